@@ -1,0 +1,306 @@
+"""What is about to happen: an `Event`, and the `Content` that gates look at.
+
+Content is never stringified. A message, the arguments of a tool call or the result of a tool is a tree
+of JSON values; `Content` walks it into `Part`s, one for every text, and can put edited texts back in
+their places. What cannot be read as text (an image, a file) becomes a part of its own, so that nothing
+passes a gate unseen.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TypeAlias
+
+__all__ = [
+    "ANONYMOUS",
+    "Actor",
+    "Content",
+    "Event",
+    "Json",
+    "ModelCall",
+    "Origin",
+    "Part",
+    "Path",
+    "Stage",
+    "ToolCall",
+    "Where",
+]
+
+Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+"""A value as JSON knows it. `Content` also accepts other objects and marks them unreadable."""
+
+Path: TypeAlias = tuple[str | int, ...]
+"""Where a part sits in its content: keys and indices, outermost first."""
+
+
+class Stage(StrEnum):
+    """Where in a run an event stands."""
+
+    INPUT = "input"
+    MODEL = "model"
+    OUTPUT = "output"
+    TOOL_CALL = "tool_call"
+    TOOL_RESULT = "tool_result"
+
+
+class Origin(StrEnum):
+    """Who wrote a content. Only `SYSTEM` and `USER` speak for the people who run or use the agent."""
+
+    SYSTEM = "system"
+    USER = "user"
+    MODEL = "model"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks. Comes from the caller's code, never from messages.
+
+    >>> Actor("u1", roles=["support"]).has_role("support")
+    True
+    """
+
+    id: str = ""
+    roles: Sequence[str] = ()
+    tenant: str = ""
+
+    def has_role(self, *roles: str) -> bool:
+        """Whether the actor holds any of these roles."""
+        return any(role in self.roles for role in roles)
+
+
+ANONYMOUS = Actor()
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where in the host the event happens.
+
+    Attributes:
+        run: one top-level invocation together with its resumes.
+        thread: the conversation; equals `run` where the host has no threads.
+        task: checkpoint namespace; unique for a step of a graph and stable over a resume.
+        agent: name of the agent or chain.
+        span: id of the host's own run that a trace should hang the decision under.
+    """
+
+    run: str = ""
+    thread: str = ""
+    task: str = ""
+    agent: str = ""
+    span: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants to run, or whose result came back."""
+
+    name: str
+    args: Mapping[str, Json] = field(default_factory=dict)
+    id: str = ""
+    valid: bool = True
+    """False when the model's arguments were not valid JSON; `args` is then empty."""
+    known: bool = True
+    """False when the host has no tool of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited."""
+
+    name: str
+    input_tokens: int = 0
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One text of a content.
+
+    `text` has the same length in code points as the original, but never holds a lone surrogate, so
+    offsets are valid in the original and every engine can encode it. `kind` is ``text``, ``key`` (a
+    mapping's key), ``number``, or, where there is no text to read, what it is: ``image``, ``audio``,
+    ``video``, ``file``, ``object``, ``unknown`` or ``too_deep``.
+    """
+
+    text: str
+    path: Path = ()
+    kind: str = "text"
+
+    @property
+    def readable(self) -> bool:
+        """Whether gates can look at it."""
+        return self.kind in _READABLE
+
+    @property
+    def context(self) -> str:
+        """The nearest key above this part; a hint about what the value means."""
+        return next((key for key in reversed(self.path) if isinstance(key, str)), "")
+
+
+_READABLE = frozenset({"text", "key", "number"})
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MAX_DEPTH = 64
+_MIN_NUMBER = 100_000  # shorter numbers identify nobody; longer ones may be a card or an account
+_OPAQUE_BLOCKS = {
+    "image": "image",
+    "image_url": "image",
+    "input_image": "image",
+    "audio": "audio",
+    "input_audio": "audio",
+    "video": "video",
+    "file": "file",
+    "input_file": "file",
+    "document": "file",
+    "media": "file",
+}
+_READABLE_BLOCKS = frozenset(
+    {
+        "text", "text-plain", "input_text", "output_text", "refusal", "reasoning", "thinking", "summary_text",
+        "redacted_thinking", "tool_use", "tool_call", "tool_call_chunk", "tool_result", "function_call",
+        "invalid_tool_call", "server_tool_use", "server_tool_call", "server_tool_call_chunk",
+        "server_tool_result", "web_search_tool_result", "web_search_call", "file_search_call", "citation",
+    }
+)  # fmt: skip
+_TECHNICAL = frozenset({"type", "id", "index", "signature", "encrypted_content", "mime_type", "status"})
+
+
+def _encodable(text: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return _SURROGATE.sub("\ufffd", text)
+    return text
+
+
+@dataclass(frozen=True)
+class Content:
+    """A JSON value, walked into parts.
+
+    Args:
+        value: the text, the list of content blocks or the tree of arguments.
+        blocks: whether mappings in the top-level list are content blocks of a chat message.
+
+    >>> content = Content({"to": "bob@example.com", "n": 1})
+    >>> [(part.path, part.text, part.kind) for part in content.parts if part.kind == "text"]
+    [(('to',), 'bob@example.com', 'text')]
+    >>> content.replaced({1: "[EMAIL]"}).value
+    {'to': '[EMAIL]', 'n': 1}
+    """
+
+    value: object
+    blocks: bool = False
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Every text (and every unreadable piece) in reading order."""
+        if isinstance(self.value, str):
+            return (Part(_encodable(self.value)),)
+        return tuple(_walk(self.value, (), self.blocks))
+
+    @cached_property
+    def size(self) -> int:
+        """Characters in all readable parts."""
+        return sum(len(part.text) for part in self.parts)
+
+    @property
+    def text(self) -> str:
+        """All readable texts but keys, one per line. For display and hashing, not for offsets."""
+        return "\n".join(part.text for part in self.parts if part.kind in ("text", "number"))
+
+    def replaced(self, texts: Mapping[int, str]) -> Content:
+        """A copy with the texts of some parts (by index) replaced; the original is left alone."""
+        if not texts:
+            return self
+        changes = {(self.parts[i].path, self.parts[i].kind == "key"): text for i, text in texts.items()}
+        return Content(_rebuild(self.value, (), changes), self.blocks)
+
+
+def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
+    if isinstance(value, str):
+        yield Part(_encodable(value), path)
+    elif value is None or isinstance(value, bool | float):
+        return
+    elif isinstance(value, int):
+        if abs(value) >= _MIN_NUMBER:
+            yield Part(str(value), path, "number")
+    elif len(path) >= _MAX_DEPTH:
+        yield Part("", path, "too_deep")
+    elif isinstance(value, Mapping):
+        yield from _walk_mapping(value, path, blocks)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _walk(item, (*path, index), blocks and not path)
+    else:
+        yield Part("", path, "object")
+
+
+def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> Iterator[Part]:
+    if block:
+        kind = value.get("type")
+        if kind in _OPAQUE_BLOCKS:
+            yield Part("", path, _OPAQUE_BLOCKS[str(kind)])
+        elif kind not in _READABLE_BLOCKS:
+            yield Part("", path, "unknown")
+    for key, item in value.items():
+        name = str(key)
+        if block and (name in _TECHNICAL or value.get("type") in _OPAQUE_BLOCKS):
+            continue
+        if not block:
+            yield Part(_encodable(name), (*path, name), "key")
+        yield from _walk(item, (*path, name), False)
+
+
+def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:
+    new = changes.get((path, False))
+    if new is not None:
+        return new
+    if isinstance(value, Mapping):
+        return {
+            changes.get(((*path, str(key)), True), key): _rebuild(item, (*path, str(key)), changes)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_rebuild(item, (*path, index), changes) for index, item in enumerate(value)]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that a policy decides on before it happens.
+
+    Attributes:
+        stage: where in the run it stands.
+        content: everything in it that can be read.
+        origin: who wrote the content.
+        call: the tool or model call, at the stages that have one.
+        key: identifies the event across re-runs of a node; empty means "never seen again".
+
+    >>> Event(Stage.INPUT, Content("hello")).content.text
+    'hello'
+    """
+
+    stage: Stage
+    content: Content
+    origin: Origin = Origin.USER
+    actor: Actor = ANONYMOUS
+    where: Where = Where()
+    call: ToolCall | ModelCall | None = None
+    key: str = ""
+
+    @property
+    def tool(self) -> ToolCall | None:
+        """The tool call, if this event has one."""
+        return self.call if isinstance(self.call, ToolCall) else None
+
+    def texts(self, accept: Callable[[Part], bool] | None = None) -> Iterator[tuple[int, Part]]:
+        """Index and part of every readable text, for gates that look for spans."""
+        for index, part in enumerate(self.content.parts):
+            if part.text and part.kind in _READABLE and (accept is None or accept(part)):
+                yield index, part

@@ -1,0 +1,183 @@
+"""What a gate is, what it declares about itself, and how gates are found.
+
+A gate is one class: a name, the stages it can serve, what it costs, and `check(event) -> Verdict`.
+Gates of this package and gates of other packages are found the same way: through the entry point group
+``guardrails_mw.gates``.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from guardrails_mw.errors import GateError
+from guardrails_mw.event import Event, Stage
+from guardrails_mw.verdict import Outcome, Verdict
+
+__all__ = [
+    "ALL_STAGES",
+    "DEADLINE",
+    "Cost",
+    "Gate",
+    "GateConfig",
+    "GateTypes",
+    "HoldingGate",
+    "Site",
+    "windows",
+]
+
+ALL_STAGES = frozenset(Stage)
+WINDOW = 8192
+"""Characters that a linear gate looks at in one piece; longer texts are looked at in windows."""
+
+DEADLINE: ContextVar[float] = ContextVar("guardrails_mw_deadline", default=float("inf"))
+"""`time.perf_counter()` at which the running gate's time is over. Set by the engine."""
+
+
+class Cost(StrEnum):
+    """How a gate is run.
+
+    ``linear``: inline, time grows linearly with the text. ``blocking``: in a worker thread, abandoned
+    on overrun. ``isolated``: in a process of its own, killed on overrun; the only class that also
+    bounds code which holds the interpreter lock.
+    """
+
+    LINEAR = "linear"
+    BLOCKING = "blocking"
+    ISOLATED = "isolated"
+
+
+class GateConfig(BaseModel):
+    """The keys that every gate in a policy understands. Gates add their own in a subclass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    type: str
+    """Which gate this is."""
+    deadline_ms: float | None = Field(default=None, gt=0)
+    """Time the gate may take for one check; the policy's own `deadline_ms` if left out."""
+    on_error: Literal["block", "flag", "unsafe_allow"] | None = None
+    """What it means when the gate fails or overruns; the policy's own `on_error` if left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a gate is built: what it may need besides its own keys.
+
+    Attributes:
+        name: the gate's name in the policy.
+        base: folder that relative paths start from.
+        secret: key for keyed hashes, kept in the store.
+    """
+
+    name: str
+    base: Path
+    secret: bytes = b""
+
+
+class Gate(ABC):
+    """Decides on events.
+
+    Class attributes declare what the gate is; see `Cost` for what `cost` promises. `look_back` and
+    `max_span` bound, in characters, the context a finding needs and the longest thing it can find;
+    None means "the whole text", so a stream is held until its end.
+
+    >>> class NoShouting(Gate):
+    ...     stages = frozenset({Stage.INPUT})
+    ...     def check(self, event):
+    ...         return Verdict.block("shouting") if event.content.text.isupper() else Verdict.allow()
+    """
+
+    stages: ClassVar[frozenset[Stage]] = ALL_STAGES
+    config_type: ClassVar[type[GateConfig]] = GateConfig
+    cost: Cost = Cost.LINEAR
+    look_back: int | None = None
+    max_span: int | None = None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @classmethod
+    def build(cls, config: GateConfig, site: Site) -> Gate:
+        """Make the gate from its checked keys. Raises `PolicyError` for what only it can see is wrong."""
+        return cls(site.name)
+
+    @abstractmethod
+    def check(self, event: Event) -> Verdict | Awaitable[Verdict]:
+        """Decide. May be `async`. Raising means "could not decide", never "block"."""
+
+    def warm(self) -> None:
+        """Load what the first check would load, so that its time is not charged to a request."""
+
+    def close(self) -> None:
+        """Free what the gate holds."""
+
+
+class HoldingGate(Gate):
+    """A gate that reserves something when it allows, until the outcome is known."""
+
+    @abstractmethod
+    def settle(self, event: Event, outcome: Outcome) -> None:
+        """Charge or free what `check` reserved for this event. Called exactly once per permitted event."""
+
+
+class GateTypes:
+    """The gate types that are installed, by name; a type is imported when it is first asked for.
+
+    >>> "injection" in GateTypes.installed().names
+    True
+    """
+
+    group = "guardrails_mw.gates"
+
+    def __init__(self, points: Mapping[str, EntryPoint | type[Gate]]) -> None:
+        self._points = dict(points)
+
+    @classmethod
+    def installed(cls) -> GateTypes:
+        """Every gate type that an installed package offers."""
+        return cls({point.name: point for point in entry_points(group=cls.group)})
+
+    @property
+    def names(self) -> list[str]:
+        """All known type names, sorted."""
+        return sorted(self._points)
+
+    def get(self, name: str) -> type[Gate]:
+        """The class of a type. Raises `KeyError` for an unknown name."""
+        found = self._points[name]
+        if isinstance(found, EntryPoint):
+            found = self._points[name] = found.load()
+        assert isinstance(found, type) and issubclass(found, Gate), f"{name} is not a Gate"
+        return found
+
+
+def windows(text: str, overlap: int, size: int = WINDOW) -> Iterator[tuple[int, str]]:
+    """Pieces of a long text that overlap, each with its offset, so that no match up to `overlap` is cut.
+
+    Raises `GateError` (``deadline``) between two windows when the gate's time is over.
+
+    >>> list(windows("abcdef", overlap=1, size=3))
+    [(0, 'abc'), (2, 'cde'), (4, 'ef')]
+    """
+    if len(text) <= size:
+        yield 0, text
+        return
+    deadline = DEADLINE.get()
+    start = 0
+    while True:
+        yield start, text[start : start + size]
+        if start + size >= len(text):
+            return
+        if time.perf_counter() > deadline:
+            raise GateError("deadline")
+        start += size - overlap

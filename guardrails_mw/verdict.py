@@ -1,0 +1,286 @@
+"""What gates say, and what it adds up to.
+
+Actions are ordered and combine by `max`; edits are apart from actions and combine by union on the
+original content. Both operations are associative, commutative and idempotent, so the order of gates
+never changes what a stage decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from guardrails_mw.event import Content, Event, Stage
+
+__all__ = [
+    "Action",
+    "Check",
+    "Decision",
+    "Edit",
+    "Finding",
+    "Operator",
+    "Outcome",
+    "Remedy",
+    "Usage",
+    "Verdict",
+    "combine",
+]
+
+
+class Action(IntEnum):
+    """What may happen next, from the most permissive to the strictest."""
+
+    ALLOW = 0
+    FLAG = 1
+    ASK = 2
+    BLOCK = 3
+
+    @property
+    def word(self) -> str:
+        """The name as policies and records spell it."""
+        return self.name.lower()
+
+
+class Operator(IntEnum):
+    """How an edit hides a value. Where edits overlap, the higher one wins."""
+
+    TOKEN = 0
+    HASH = 1
+    MASK = 2
+    REMOVE = 3
+
+
+class Remedy(StrEnum):
+    """How a block ends."""
+
+    REFUSE = "refuse"
+    REASK = "reask"
+    NUDGE = "nudge"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Edit:
+    """Replace ``[start, end)`` of one part of the original content by `text`."""
+
+    start: int
+    end: int
+    text: str
+    part: int = 0
+    operator: Operator = Operator.MASK
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """A span of the original content that a gate recognised. Holds no content itself."""
+
+    type: str
+    start: int
+    end: int
+    score: float = 1.0
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A gate's answer.
+
+    Attributes:
+        action: what may happen.
+        reason: a code such as ``override`` or ``tool.role``; never content.
+        edits: what to replace, under any action.
+        findings: what was found where.
+        score: detector score, compared with `threshold`.
+        remedy: how a block ends, when it is not a plain refusal.
+        note: text for the model that goes with a re-ask or nudge. Not recorded.
+
+    >>> Verdict.block("override", score=1.4, threshold=1.0).action.word
+    'block'
+    """
+
+    action: Action = Action.ALLOW
+    reason: str = ""
+    edits: tuple[Edit, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    score: float | None = None
+    threshold: float | None = None
+    remedy: Remedy = Remedy.REFUSE
+    note: str = ""
+
+    @classmethod
+    def allow(
+        cls,
+        reason: str = "",
+        *,
+        edits: Iterable[Edit] = (),
+        findings: Iterable[Finding] = (),
+        score: float | None = None,
+        threshold: float | None = None,
+    ) -> Verdict:
+        """Let it pass, perhaps edited."""
+        if not (reason or edits or findings or score is not None):
+            return ALLOWED
+        return cls(Action.ALLOW, reason, tuple(edits), tuple(findings), score, threshold)
+
+    @classmethod
+    def flag(
+        cls,
+        reason: str,
+        *,
+        edits: Iterable[Edit] = (),
+        findings: Iterable[Finding] = (),
+        score: float | None = None,
+        threshold: float | None = None,
+    ) -> Verdict:
+        """Let it pass, and say on record that it looked wrong."""
+        return cls(Action.FLAG, reason, tuple(edits), tuple(findings), score, threshold)
+
+    @classmethod
+    def ask(
+        cls,
+        reason: str,
+        *,
+        edits: Iterable[Edit] = (),
+        findings: Iterable[Finding] = (),
+        score: float | None = None,
+        threshold: float | None = None,
+    ) -> Verdict:
+        """Wait for a person."""
+        return cls(Action.ASK, reason, tuple(edits), tuple(findings), score, threshold)
+
+    @classmethod
+    def block(
+        cls,
+        reason: str,
+        *,
+        edits: Iterable[Edit] = (),
+        findings: Iterable[Finding] = (),
+        score: float | None = None,
+        threshold: float | None = None,
+        remedy: Remedy = Remedy.REFUSE,
+        note: str = "",
+    ) -> Verdict:
+        """Do not let it happen."""
+        return cls(Action.BLOCK, reason, tuple(edits), tuple(findings), score, threshold, remedy, note)
+
+
+ALLOWED = Verdict()
+"""The one verdict of a gate that has nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a model call really used."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a permitted effect ended, for gates that reserved something.
+
+    `status` is ``done``, ``released`` (it never started) or ``unknown`` (it may have happened: the hold
+    is charged, not dropped).
+    """
+
+    status: str
+    seconds: float = 0.0
+    usage: Usage | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One gate's part in a decision. `error` is a reason code when the gate did not answer properly."""
+
+    gate: str
+    verdict: Verdict
+    seconds: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The combined verdict on an event, with everything that led to it.
+
+    Attributes:
+        action: what is enforced; ``ALLOW`` in shadow mode, whatever the verdict says.
+        verdict: what the gates said, combined.
+        checks: every gate's own verdict, score and time.
+        content: the content as it goes on (edits applied; untouched in shadow mode).
+        would: the content that enforcement would have left; equals `content` in enforce mode.
+        held: names of the gates that hold something until `settle`.
+    """
+
+    id: str
+    event: Event
+    action: Action
+    verdict: Verdict
+    checks: tuple[Check, ...]
+    content: Content
+    would: Content
+    policy: str
+    seconds: float
+    shadow: bool = False
+    held: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        """The stage decided on."""
+        return self.event.stage
+
+    @property
+    def gate(self) -> str:
+        """The gate that settled the verdict: the first that said the strictest action."""
+        return next((c.gate for c in self.checks if c.verdict.action == self.verdict.action), "")
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it must not happen."""
+        return self.action is Action.BLOCK
+
+    @property
+    def edited(self) -> bool:
+        """Whether the content that goes on differs from the original."""
+        return self.content is not self.event.content
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The reason codes that a person must answer, sorted."""
+        return tuple(sorted({f"{c.gate}:{c.verdict.reason}" for c in self.checks if c.verdict.action is Action.ASK}))
+
+
+def combine(checks: Iterable[Check]) -> Verdict:
+    """The verdict of a stage: strictest action, union of edits and findings.
+
+    The reason, score and remedy are those of the strictest verdict; among equals the smallest gate name
+    speaks, so that the result does not depend on order.
+    """
+    strongest: Check | None = None
+    edits: set[Edit] = set()
+    findings: set[Finding] = set()
+    for check in checks:
+        verdict = check.verdict
+        if verdict is ALLOWED:
+            continue
+        edits.update(verdict.edits)
+        findings.update(verdict.findings)
+        if strongest is None or _rank(check) > _rank(strongest) or (
+            _rank(check) == _rank(strongest) and check.gate < strongest.gate
+        ):
+            strongest = check
+    if strongest is None:
+        return ALLOWED
+    if len(edits) == len(strongest.verdict.edits) and len(findings) == len(strongest.verdict.findings):
+        return strongest.verdict
+    v = strongest.verdict
+    return Verdict(
+        v.action, v.reason, tuple(sorted(edits)), tuple(sorted(findings)), v.score, v.threshold, v.remedy, v.note
+    )
+
+
+def _rank(check: Check) -> tuple[int, bool]:
+    """A verdict with a reason outranks one without at the same action."""
+    return (check.verdict.action, bool(check.verdict.reason))
