@@ -71,7 +71,9 @@ class Document:
         data = self._build(node, ())
         assert isinstance(data, dict)
         self.data: dict[str, Json] = data
-        self.raw = source
+        """The values, with environment variables filled in."""
+        self.unexpanded = yaml.load(source, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        """The values as written: what a content hash may cover without covering secrets."""
 
     @classmethod
     def read(cls, path: str | Path, env: Mapping[str, str] | None = None) -> Document:
@@ -81,6 +83,9 @@ class Document:
         except (OSError, UnicodeDecodeError) as error:
             raise PolicyError(f"cannot read the file: {type(error).__name__}", file=str(path)) from None
         return cls(source, str(path), env)
+
+    def __contains__(self, path: Loc) -> bool:
+        return path in self._lines
 
     def line(self, path: Loc) -> int:
         """Line of a key or item, or of the nearest thing above it that has one."""

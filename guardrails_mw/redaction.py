@@ -1,0 +1,112 @@
+"""The boundary: applying edits, and removing from everything recorded or traced what must not leave.
+
+Edits from several gates are applied to the original content at once. Where spans overlap they become one
+span that shows the strongest operator's replacement, so nothing of a hidden value can survive between two
+edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
+from guardrails_mw.gate import Gate
+from guardrails_mw.verdict import Edit, Operator, Verdict
+
+__all__ = ["WITHHELD", "Redactor", "apply", "resolve"]
+
+WITHHELD = "[withheld: could not be redacted]"
+"""Stands for content that the redacting gates failed on."""
+
+
+def resolve(edits: Iterable[Edit]) -> list[Edit]:
+    """The edits of one part as non-overlapping spans, in order.
+
+    >>> [(e.start, e.end, e.text) for e in resolve([Edit(0, 5, "M"), Edit(3, 9, "R", operator=Operator.REMOVE)])]
+    [(0, 9, 'R')]
+    """
+    result: list[Edit] = []
+    for edit in sorted(set(edits)):
+        last = result[-1] if result else None
+        if last is None or edit.start >= last.end:
+            result.append(edit)
+            continue
+        strongest = max(last, edit, key=lambda e: (e.operator, e.end - e.start, e.text))
+        result[-1] = Edit(last.start, max(last.end, edit.end), strongest.text, edit.part, strongest.operator)
+    return result
+
+
+def apply(content: Content, edits: Sequence[Edit]) -> Content:
+    """A copy of the content with the edits applied; the same object when there are none.
+
+    Edits outside their part are cut to it; edits of a part that does not exist raise `IndexError`.
+
+    >>> apply(Content("mail bob@x.org"), [Edit(5, 14, "[EMAIL]")]).value
+    'mail [EMAIL]'
+    """
+    if not edits:
+        return content
+    by_part: dict[int, list[Edit]] = {}
+    for edit in edits:
+        by_part.setdefault(edit.part, []).append(edit)
+    texts: dict[int, str] = {}
+    for index, group in by_part.items():
+        text, pieces, position = content.parts[index].text, [], 0
+        for edit in resolve(group):
+            start = max(edit.start, position)
+            pieces += [text[position:start], edit.text]
+            position = max(edit.end, start)
+        texts[index] = "".join([*pieces, text[position:]])
+    return content.replaced(texts)
+
+
+def _hiding(verdict: Verdict) -> list[Edit]:
+    """Edits that hide everything a verdict found, also where the gate itself would only flag or block."""
+    covered = {(edit.part, edit.start, edit.end) for edit in verdict.edits}
+    named = (
+        Edit(f.start, f.end, f"[{f.type}]", f.part, Operator.REMOVE)
+        for f in verdict.findings
+        if (f.part, f.start, f.end) not in covered
+    )
+    return [*verdict.edits, *named]
+
+
+class Redactor:
+    """Removes from a content what the policy's `record.redact` gates find.
+
+    It fails closed: where a gate cannot answer, the content is withheld.
+
+    Args:
+        gates: the redacting gates; all of them synchronous.
+    """
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self._gates = tuple(gates)
+
+    def content(self, event: Event, known: Mapping[str, Verdict] | None = None) -> Content:
+        """The event's content as it may be kept. `known` holds verdicts on this very content."""
+        edits: list[Edit] = []
+        try:
+            for gate in self._gates:
+                verdict = (known or {}).get(gate.name)
+                if verdict is None:
+                    verdict = gate.check(event)  # type: ignore[assignment]
+                if not isinstance(verdict, Verdict):
+                    return Content(WITHHELD)
+                edits += _hiding(verdict)
+            return apply(event.content, edits)
+        except Exception:  # noqa: BLE001 - whatever a gate raises, nothing may leave unredacted
+            return Content(WITHHELD)
+
+    def text(self, text: str) -> str:
+        """A text as it may be kept."""
+        if not text or not self._gates:
+            return text
+        value = self.content(Event(Stage.OUTPUT, Content(text), actor=ANONYMOUS, where=Where())).value
+        return value if isinstance(value, str) else WITHHELD
+
+    def value(self, value: object) -> object:
+        """A JSON value as it may be kept; keys are redacted too."""
+        if isinstance(value, str):
+            return self.text(value)
+        return self.content(Event(Stage.OUTPUT, Content(value))).value

@@ -1,0 +1,200 @@
+"""Where gates run that must not run inline: worker threads, killable processes, and a loop for sync callers.
+
+A thread cannot be stopped. When a gate overruns, its worker is abandoned: the thread ends when the gate
+does, and only so many may be adrift at once. A process can be killed, which also stops code that holds the
+interpreter lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import multiprocessing
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
+
+from guardrails_mw.errors import GateError
+
+__all__ = ["IsolatedWorker", "LoopThread", "Workers"]
+
+T = TypeVar("T")
+
+
+class Workers:
+    """Daemon threads that run blocking gates.
+
+    Args:
+        limit: most threads at work at once; further jobs wait for one, on their own deadline.
+        adrift: most abandoned threads; beyond it new jobs are refused with ``workers_exhausted``.
+    """
+
+    def __init__(self, limit: int = 16, adrift: int = 16) -> None:
+        self._limit, self._most_adrift = limit, adrift
+        self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = self._idle = 0
+        self.adrift = 0
+
+    def submit(self, call: Callable[[], T]) -> Future[T]:
+        """Run a call in a worker, in a copy of the caller's context. Raises `GateError`."""
+        with self._lock:
+            if self.adrift >= self._most_adrift:
+                raise GateError("workers_exhausted")
+            if self._idle <= self._jobs.qsize() and self._threads - self.adrift < self._limit:
+                self._threads += 1
+                threading.Thread(target=self._work, name="guardrails-mw-worker", daemon=True).start()
+        job: _Job[T] = _Job(call)
+        self._jobs.put(job)  # type: ignore[arg-type]
+        return job.future
+
+    def abandon(self, future: Future[T]) -> None:
+        """Give up on a job: it is dropped if it has not begun, else its thread is counted as adrift."""
+        if future.cancel():
+            return
+        with self._lock:
+            self.adrift += 1
+        future.add_done_callback(self._landed)
+
+    def _landed(self, _future: Future[T]) -> None:
+        with self._lock:
+            self.adrift -= 1
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            job = self._jobs.get()
+            with self._lock:
+                self._idle -= 1
+            if job is None:
+                return
+            job.run()
+
+    def close(self) -> None:
+        """Let idle threads end. Threads that are busy end with their job."""
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+
+class _Job(Generic[T]):
+    def __init__(self, call: Callable[[], T]) -> None:
+        self.future: Future[T] = Future()
+        self._call, self._context = call, contextvars.copy_context()
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self._context.run(self._call))
+        except BaseException as error:  # noqa: BLE001 - the waiting engine decides what it means
+            self.future.set_exception(error)
+
+
+class LoopThread:
+    """One event loop in a daemon thread, for synchronous callers whose gate is asynchronous."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, awaitable: Awaitable[T]) -> Future[T]:
+        """Run an awaitable there; cancelling the future cancels it."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="guardrails-mw-loop", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(_as_coroutine(awaitable), self._loop)
+
+    def close(self) -> None:
+        """Stop the loop."""
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._loop = None
+
+
+async def _as_coroutine(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+class IsolatedWorker:
+    """A child process that runs one gate and is killed when it overruns.
+
+    Args:
+        recipe: makes the check inside the child; must be picklable.
+    """
+
+    def __init__(self, recipe: Callable[[], Callable[[object], object]]) -> None:
+        self._recipe = recipe
+        self._lock = threading.Lock()
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Connection | None = None
+
+    def call(self, event: object, timeout: float) -> object:
+        """Check an event in the child. Raises `GateError`: ``deadline``, ``worker_died`` or the gate's own."""
+        if not self._lock.acquire(timeout=timeout):
+            raise GateError("deadline")
+        try:
+            pipe = self._ready()
+            pipe.send(event)
+            if not pipe.poll(timeout):
+                self._kill()
+                raise GateError("deadline")
+            answered, value = pipe.recv()
+        except (EOFError, OSError):
+            self._kill()
+            raise GateError("worker_died") from None
+        finally:
+            self._lock.release()
+        if not answered:
+            raise GateError(value)
+        return value
+
+    def start(self) -> None:
+        """Start the child and wait until it has loaded its gate, so that no request pays for that."""
+        with self._lock:
+            self._ready()
+
+    def close(self) -> None:
+        """Kill the child."""
+        with self._lock:
+            self._kill()
+
+    def _ready(self) -> Connection:
+        if self._process is None or self._pipe is None or not self._process.is_alive():
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(theirs, self._recipe), daemon=True)
+            self._process.start()
+            theirs.close()
+            self._pipe.recv()  # loaded, or EOFError
+        return self._pipe
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.join(5)
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+
+def _serve(pipe: Connection, recipe: Callable[[], Callable[[object], object]]) -> None:
+    """The child's loop: load the gate, then answer events until the pipe closes."""
+    check = recipe()
+    pipe.send(True)
+    while True:
+        try:
+            event = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            pipe.send((True, check(event)))
+        except Exception as error:  # noqa: BLE001 - becomes the parent's GateError
+            pipe.send((False, getattr(error, "code", "gate_error")))
+
+
