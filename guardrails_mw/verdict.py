@@ -7,7 +7,7 @@ never changes what a stage decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
@@ -211,6 +211,7 @@ class Decision:
         checks: every gate's own verdict, score and time.
         content: the content as it goes on (edits applied; untouched in shadow mode).
         would: the content that enforcement would have left; equals `content` in enforce mode.
+        seam: where the decision is carried out.
         held: names of the gates that hold something until `settle`.
     """
 
@@ -223,6 +224,7 @@ class Decision:
     would: Content
     policy: str
     seconds: float
+    seam: str = "guard"
     shadow: bool = False
     held: tuple[str, ...] = ()
 
@@ -233,8 +235,9 @@ class Decision:
 
     @property
     def gate(self) -> str:
-        """The gate that settled the verdict: the first that said the strictest action."""
-        return next((c.gate for c in self.checks if c.verdict.action == self.verdict.action), "")
+        """The gate that speaks for the verdict; empty where none had anything to say."""
+        strongest = _strongest(self.checks)
+        return strongest.gate if strongest else ""
 
     @property
     def blocked(self) -> bool:
@@ -252,35 +255,24 @@ class Decision:
         return tuple(sorted({f"{c.gate}:{c.verdict.reason}" for c in self.checks if c.verdict.action is Action.ASK}))
 
 
-def combine(checks: Iterable[Check]) -> Verdict:
+def combine(checks: Sequence[Check]) -> Verdict:
     """The verdict of a stage: strictest action, union of edits and findings.
 
     The reason, score and remedy are those of the strictest verdict; among equals the smallest gate name
     speaks, so that the result does not depend on order.
     """
-    strongest: Check | None = None
-    edits: set[Edit] = set()
-    findings: set[Finding] = set()
-    for check in checks:
-        verdict = check.verdict
-        if verdict is ALLOWED:
-            continue
-        edits.update(verdict.edits)
-        findings.update(verdict.findings)
-        if strongest is None or _rank(check) > _rank(strongest) or (
-            _rank(check) == _rank(strongest) and check.gate < strongest.gate
-        ):
-            strongest = check
+    strongest = _strongest(checks)
     if strongest is None:
         return ALLOWED
-    if len(edits) == len(strongest.verdict.edits) and len(findings) == len(strongest.verdict.findings):
-        return strongest.verdict
     v = strongest.verdict
-    return Verdict(
-        v.action, v.reason, tuple(sorted(edits)), tuple(sorted(findings)), v.score, v.threshold, v.remedy, v.note
-    )
+    edits = sorted({edit for check in checks for edit in check.verdict.edits})
+    findings = sorted({finding for check in checks for finding in check.verdict.findings})
+    return Verdict(v.action, v.reason, tuple(edits), tuple(findings), v.score, v.threshold, v.remedy, v.note)
 
 
-def _rank(check: Check) -> tuple[int, bool]:
-    """A verdict with a reason outranks one without at the same action."""
-    return (check.verdict.action, bool(check.verdict.reason))
+def _strongest(checks: Iterable[Check]) -> Check | None:
+    """The strictest verdict; at the same action one with a reason, then the smallest gate name."""
+    speaking = [check for check in checks if check.verdict is not ALLOWED]
+    if not speaking:
+        return None
+    return min(speaking, key=lambda c: (-c.verdict.action, not c.verdict.reason, c.gate))

@@ -1,0 +1,223 @@
+"""What adapters share: deciding once, asking people, and saying no.
+
+An adapter turns what its host gives it into events, has them decided here, and carries the decisions out.
+Everything that must be the same in every seam lives in this module.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
+
+from guardrails_mw.approvals import (
+    APPROVED,
+    EXECUTED,
+    PENDING,
+    Approval,
+    Approvals,
+    approval_id,
+    call_digest,
+)
+from guardrails_mw.engine import Engine
+from guardrails_mw.errors import GuardrailBlocked, StoreError
+from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.redaction import Redactor
+from guardrails_mw.seam import ANYWHERE, Power, Seam
+from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict, combine
+
+__all__ = ["Enforcer", "Manners", "Question"]
+
+_MEMORY = 4096
+"""Decisions remembered, so that a message in a long history is decided and counted once."""
+
+_ONCE = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_RESULT})
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """How a person is asked about one action."""
+
+    tier: str = ""
+    ask: str = ""
+    within: float = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How blocks are carried out, from the policy.
+
+    `on_block` and `refusal` hold the policy's own value under None and overrides by stage.
+    """
+
+    on_block: Mapping[Stage | None, str]
+    refusal: Mapping[Stage | None, str]
+    blocked_messages: str = "replace"
+    questions: Mapping[str, Question] = field(default_factory=dict)
+    question: Question = Question()
+
+    def raises(self, stage: Stage) -> bool:
+        """Whether a block at this stage raises instead of refusing."""
+        return self.on_block.get(stage, self.on_block[None]) == "raise"
+
+
+class Enforcer:
+    """Decides events for adapters and carries out what is not special to a host.
+
+    Args:
+        engine: asks the gates.
+        approvals: questions to people.
+        redactor: removes from what reviewers see what must not leave.
+        manners: how blocks are carried out.
+    """
+
+    def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners) -> None:
+        self.engine, self.approvals, self.manners = engine, approvals, manners
+        self._redactor = redactor
+        self._memory: OrderedDict[tuple[object, ...], Decision] = OrderedDict()
+        self._lock = threading.Lock()
+        self.tool_seam = False
+        """Whether a seam of this guard decides tool calls where they run."""
+
+    async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
+        """Decide an event, once per message and content, as part of a larger flow."""
+        if event.stage not in _ONCE or not event.key:
+            return await self.engine.deciding(event, seam)
+        mark = (event.stage, event.key, event.actor.id, tuple(event.actor.roles), seam.name, call_digest("", event.content.value))
+        with self._lock:
+            known = self._memory.get(mark)
+            if known is not None:
+                self._memory.move_to_end(mark)
+                return known
+        decision = await self.engine.deciding(event, seam)
+        if not any(check.error for check in decision.checks):
+            self._remember(mark, decision)
+        return decision
+
+    def _remember(self, mark: tuple[object, ...], decision: Decision) -> None:
+        with self._lock:
+            self._memory[mark] = decision
+            while len(self._memory) > _MEMORY:
+                self._memory.popitem(last=False)
+
+    async def answering(self, decision: Decision, seam: Seam, pause: Callable[[dict[str, object]], None]) -> Decision:
+        """Bring a decision together with what people said about its event.
+
+        Looks at the register whatever the fresh verdict is: an answer stands even if the policy would no
+        longer ask. `pause` shows the question and does not return until the host is resumed; what it
+        returns is ignored. The result allows or blocks, never asks.
+        """
+        if decision.shadow or decision.blocked or not seam.can(decision.stage, Power.ASK):
+            return decision
+        id_ = approval_id(decision.event, _action(decision.event))
+        try:
+            approval = self.approvals.find(id_)
+            if approval is None:
+                if decision.action is not Action.ASK:
+                    return decision
+                approval = self.approvals.open(self._question(id_, decision))
+            elif self._uncovered(approval, decision):
+                approval = self.approvals.reopen(id_, decision.asks, time.time() + self._ask_for(decision.event).within)
+            while approval.state == PENDING:
+                pause(approval.payload())
+                approval = self.approvals.get(id_)
+        except StoreError as error:
+            return self.blocked(decision, "approval", error.code)
+        return await self._ruled(approval, decision, seam)
+
+    async def _ruled(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
+        """The decision as the answer leaves it."""
+        if approval.state == EXECUTED:
+            return self.blocked(decision, "approval", "approval.spent")
+        if approval.state != APPROVED:
+            return self.blocked(decision, "approval", f"approval.{approval.state}")
+        if approval.digest != call_digest(_action(decision.event), decision.would.value):
+            return self.blocked(decision, "approval", "approval.other_call")
+        if approval.new_args is not None:
+            return await self._with_new_args(approval, decision, seam)
+        return replace(decision, action=Action.ALLOW)
+
+    async def _with_new_args(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
+        """A call that the reviewer changed is a new event: every gate sees it."""
+        event, call = decision.event, decision.event.tool
+        assert approval.new_args is not None
+        if call is not None:
+            event = replace(event, call=replace(call, args=approval.new_args))
+        fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
+        if fresh.blocked:
+            return fresh
+        if set(fresh.asks) - set(approval.reasons):
+            return self.blocked(fresh, "approval", "approval.new_reason")
+        return replace(fresh, action=Action.ALLOW, event=replace(fresh.event, key=decision.event.key))
+
+    def begin(self, decision: Decision, seam: Seam) -> Decision:
+        """Claim the right to carry out an approved call; a second claim on the same answer is blocked."""
+        if decision.blocked or decision.shadow or not seam.can(decision.stage, Power.ASK) or not decision.asks:
+            return decision
+        try:
+            won = self.approvals.claim(approval_id(decision.event, _action(decision.event)))
+        except StoreError as error:
+            return self.blocked(decision, "approval", error.code)
+        return decision if won else self.blocked(decision, "approval", "approval.spent")
+
+    def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
+        """The same decision, turned into a block; what its gates hold is released."""
+        checks = (*decision.checks, Check(gate, Verdict.block(reason)))
+        self.engine.settle(decision, Outcome("released"))
+        mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
+        return replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
+
+    def refusal(self, decision: Decision) -> str:
+        """What the user sees instead of a blocked content."""
+        texts = self.manners.refusal
+        return texts.get(decision.stage, texts[None]).replace("{reason}", decision.verdict.reason)
+
+    def mark(self, decision: Decision) -> dict[str, str]:
+        """What a refusal or a rejected tool message carries about the block."""
+        return {
+            "action": "block",
+            "decision": decision.id,
+            "stage": decision.stage.value,
+            "gate": decision.gate,
+            "reason": decision.verdict.reason,
+        }
+
+    def error(self, decision: Decision) -> GuardrailBlocked:
+        """The exception for a block."""
+        return GuardrailBlocked(decision.id, decision.stage.value, decision.gate, decision.verdict.reason)
+
+    def raise_block(self, decision: Decision) -> NoReturn:
+        """Raise the exception for a block."""
+        raise self.error(decision)
+
+    def _question(self, id_: str, decision: Decision) -> Approval:
+        event, question, now = decision.event, self._ask_for(decision.event), time.time()
+        return Approval(
+            id=id_,
+            action=_action(event),
+            args=self._redactor.value(decision.would.value),
+            reasons=decision.asks,
+            digest=call_digest(_action(event), decision.would.value),
+            opened=now,
+            due=now + question.within,
+            tier=question.tier,
+            ask=question.ask,
+            actor=event.actor.id,
+            run=event.where.run,
+            thread=event.where.thread,
+        )
+
+    def _ask_for(self, event: Event) -> Question:
+        return self.manners.questions.get(_action(event), self.manners.question)
+
+    @staticmethod
+    def _uncovered(approval: Approval, decision: Decision) -> bool:
+        """Whether the policy asks for a reason that an answer given earlier does not discharge."""
+        return approval.state == APPROVED and bool(set(decision.asks) - set(approval.reasons))
+
+
+def _action(event: Event) -> str:
+    return event.tool.name if event.tool else event.stage.value

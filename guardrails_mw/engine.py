@@ -1,0 +1,330 @@
+"""The engine: asks the gates, adds up what they say, records it, and says what is enforced.
+
+There is one asynchronous core, `Engine.deciding`; synchronous callers drive the same coroutine. Deadlines,
+failures, combination and elapsed-time checks live here, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from guardrails_mw.errors import GateError, StoreError
+from guardrails_mw.event import Event, Stage
+from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
+from guardrails_mw.redaction import apply
+from guardrails_mw.seam import ANYWHERE, Power, Seam
+from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
+from guardrails_mw.wait import AwaitableWait, FutureWait, drive, drive_async
+from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
+
+__all__ = ["Engine", "Recorder", "Settings", "Step", "Stream"]
+
+INLINE = 65_536
+"""Characters up to which a linear gate runs inline; more goes to a worker, where its deadline can end it."""
+
+_PASS_THROUGH = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
+
+
+class Recorder(Protocol):
+    """Writes decisions down before they take effect. Raises `StoreError` when it cannot."""
+
+    blocking: bool
+
+    def record(self, decision: Decision) -> None:
+        """Keep a decision; the same decision on the same event is kept once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A gate at a stage: its deadline in seconds, what its failure means, and its process if it has one."""
+
+    gate: Gate
+    deadline: float
+    on_error: Action
+    process: IsolatedWorker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The policy as far as the engine needs it."""
+
+    policy: str
+    shadow: bool = False
+    unchecked: Action = Action.BLOCK
+    on_unenforceable: Action = Action.BLOCK
+    on_record_failure: Action = Action.BLOCK
+
+
+class Engine:
+    """Decides events by a plan of gates.
+
+    Args:
+        plan: the steps of every stage, in order.
+        settings: the policy as far as the engine needs it.
+        recorder: keeps decisions; None records nothing.
+        observers: told of every decision after it was recorded; must not raise, and are ignored if they do.
+    """
+
+    def __init__(
+        self,
+        plan: Mapping[Stage, Sequence[Step]],
+        settings: Settings,
+        recorder: Recorder | None = None,
+        observers: Sequence[Callable[[Decision], None]] = (),
+    ) -> None:
+        self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
+        self._settings = settings
+        self._recorder = recorder
+        self.observers = list(observers)
+        self._workers, self._loop = Workers(), LoopThread()
+        self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
+
+    def serves(self, stage: Stage) -> bool:
+        """Whether any gate looks at this stage."""
+        return bool(self._plan.get(stage))
+
+    def decide(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
+        """Decide an event in this thread."""
+        return drive(self.deciding(event, seam))
+
+    async def adecide(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
+        """Decide an event without stalling the running loop."""
+        return await drive_async(self.deciding(event, seam))
+
+    def open(self, event: Event) -> Stream:
+        """Decide a text that arrives in pieces; `event.content` is replaced by what was fed."""
+        return Stream(self, event)
+
+    def settle(self, decision: Decision, outcome: Outcome) -> None:
+        """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
+        for step in self._plan.get(decision.stage, ()):
+            if step.gate.name in decision.held and isinstance(step.gate, HoldingGate):
+                try:
+                    step.gate.settle(decision.event, outcome)
+                except Exception:  # noqa: BLE001 - the hold stays and is charged in full, the strict side
+                    continue
+
+    def close(self) -> None:
+        """Stop workers, processes and gates."""
+        for step in {id(s.gate): s for steps in self._plan.values() for s in steps}.values():
+            if step.process:
+                step.process.close()
+            step.gate.close()
+        self._workers.close()
+        self._loop.close()
+
+    async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
+        """Decide an event, as part of a larger flow, for a seam that will carry the decision out."""
+        began = time.perf_counter()
+        if not event.key:
+            event = replace(event, key=f"once:{self._prefix}-{next(self._numbers)}")
+        checks: list[Check] = []
+        try:
+            inline = event.content.size <= INLINE
+            if (opaque := self._opaque(event)) is not None:
+                checks.append(opaque)
+            for step in self._plan.get(event.stage, ()):
+                if checks and checks[-1].verdict.action is Action.BLOCK:
+                    break
+                if inline and step.gate.cost is Cost.LINEAR:
+                    answer = self._ask(step, event)
+                    if isinstance(answer, Check):
+                        checks.append(answer)
+                        continue
+                    checks.append(await self._await(step, answer))
+                else:
+                    checks.append(await self._offload(step, event))
+            decision = self._conclude(event, checks, began, seam)
+            return await self._record(decision)
+        except _PASS_THROUGH:
+            self._release(event, checks, "unknown")
+            raise
+
+    def _opaque(self, event: Event) -> Check | None:
+        """The verdict on content that no gate can read."""
+        if isinstance(event.content.value, str) or not self._plan.get(event.stage):
+            return None
+        part = next((part for part in event.content.parts if not part.readable), None)
+        if part is None or self._settings.unchecked is Action.ALLOW:
+            return None
+        return Check("unchecked", Verdict(self._settings.unchecked, f"unchecked.{part.kind}"))
+
+    def _ask(self, step: Step, event: Event) -> Check | Awaitable[object]:
+        """Ask a gate here and now; an asynchronous gate answers with something to await."""
+        began = time.perf_counter()
+        try:
+            answer = step.gate.check(event)
+        except BaseException as error:  # noqa: BLE001 - sorted by _failed
+            return self._failed(step, error, began)
+        if type(answer) is not Verdict and inspect.isawaitable(answer):
+            return answer
+        return self._answered(step, answer, began)
+
+    async def _await(self, step: Step, answer: Awaitable[object]) -> Check:
+        began = time.perf_counter()
+        try:
+            value = await AwaitableWait(answer, step.deadline, self._loop)
+        except BaseException as error:  # noqa: BLE001 - sorted by _failed
+            return self._failed(step, error, began)
+        return self._answered(step, value, began)
+
+    async def _offload(self, step: Step, event: Event) -> Check:
+        """Ask a gate in a worker thread or in its own process."""
+        began = time.perf_counter()
+        token = DEADLINE.set(began + step.deadline)
+        try:
+            if step.process is not None:
+                process = step.process
+                value = await self._in_worker(lambda: process.call(event, step.deadline), step.deadline + 1.0)
+            else:
+                value = await self._in_worker(lambda: step.gate.check(event), step.deadline)
+        except BaseException as error:  # noqa: BLE001 - sorted by _failed
+            return self._failed(step, error, began)
+        finally:
+            DEADLINE.reset(token)
+        if type(value) is not Verdict and inspect.isawaitable(value):
+            return await self._await(step, value)
+        return self._answered(step, value, began)
+
+    def _in_worker(self, call: Callable[[], object], timeout: float | None) -> FutureWait[object]:
+        return FutureWait(self._workers.submit(call), timeout, self._workers)
+
+    def _answered(self, step: Step, answer: object, began: float) -> Check:
+        """A gate's answer, made strict where it is no verdict or came too late."""
+        seconds = time.perf_counter() - began
+        if type(answer) is not Verdict:
+            return self._broken(step, "not_a_verdict", seconds)
+        if seconds > step.deadline:
+            late = self._broken(step, "deadline", seconds)
+            stricter = answer.action > late.verdict.action
+            return Check(step.gate.name, answer, seconds, "deadline") if stricter else late
+        return Check(step.gate.name, answer, seconds)
+
+    def _failed(self, step: Step, error: BaseException, began: float) -> Check:
+        if isinstance(error, _PASS_THROUGH):
+            raise error
+        code = error.code if isinstance(error, GateError | StoreError) else "gate_error"
+        return self._broken(step, code, time.perf_counter() - began)
+
+    @staticmethod
+    def _broken(step: Step, code: str, seconds: float) -> Check:
+        return Check(step.gate.name, Verdict(step.on_error, f"error.{code}"), seconds, code)
+
+    def _conclude(self, event: Event, checks: list[Check], began: float, seam: Seam) -> Decision:
+        verdict = combine(checks)
+        try:
+            would = apply(event.content, verdict.edits)
+        except (IndexError, TypeError):
+            checks.append(Check("engine", Verdict.block("error.edit"), 0.0, "edit"))
+            verdict, would = combine(checks), event.content
+        if verdict is not ALLOWED and (lacking := self._unenforceable(verdict, event.stage, seam)) is not None:
+            checks.append(lacking)
+            verdict, would = combine(checks), event.content
+        action = verdict.action
+        if action is Action.ASK and not seam.can(event.stage, Power.ASK):
+            action = Action.FLAG  # the policy says so: `on_unenforceable: flag`
+        shadow = self._settings.shadow
+        held: tuple[str, ...] = ()
+        if event.stage in (Stage.MODEL, Stage.TOOL_CALL):
+            if verdict.action is Action.BLOCK:
+                self._release(event, checks, "released")
+            else:
+                held = self._holding(event.stage, checks)
+        return Decision(
+            id=f"{self._prefix}-{next(self._numbers)}",
+            event=event,
+            action=Action.ALLOW if shadow else action,
+            verdict=verdict,
+            checks=tuple(checks),
+            content=event.content if shadow else would,
+            would=would,
+            policy=self._settings.policy,
+            seam=seam.name,
+            seconds=time.perf_counter() - began,
+            shadow=shadow,
+            held=held,
+        )
+
+    def _unenforceable(self, verdict: Verdict, stage: Stage, seam: Seam) -> Check | None:
+        """What the policy says about a verdict that this seam cannot carry out."""
+        if verdict.action is Action.BLOCK:
+            return None
+        asks = verdict.action is Action.ASK and not seam.can(stage, Power.ASK)
+        edits = bool(verdict.edits) and not seam.can(stage, Power.EDIT)
+        if not (asks or edits):
+            return None
+        return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
+
+    def _holding(self, stage: Stage, checks: Sequence[Check]) -> tuple[str, ...]:
+        holding = {s.gate.name for s in self._plan.get(stage, ()) if isinstance(s.gate, HoldingGate)}
+        if not holding:
+            return ()
+        return tuple(c.gate for c in checks if c.gate in holding and c.verdict.action is not Action.BLOCK)
+
+    def _release(self, event: Event, checks: Sequence[Check], status: str) -> None:
+        """Settle what gates reserved for an event that will not happen, or may have."""
+        asked = {check.gate for check in checks}
+        for step in self._plan.get(event.stage, ()):
+            if step.gate.name in asked and isinstance(step.gate, HoldingGate):
+                try:
+                    step.gate.settle(event, Outcome(status))
+                except Exception:  # noqa: BLE001 - the hold stays and is charged in full, the strict side
+                    continue
+
+    async def _record(self, decision: Decision) -> Decision:
+        recorder = self._recorder
+        if recorder is not None:
+            try:
+                if recorder.blocking:
+                    await self._in_worker(lambda: recorder.record(decision), None)
+                else:
+                    recorder.record(decision)
+            except _PASS_THROUGH:
+                raise
+            except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
+                decision = self._unrecorded(decision, error)
+        for observer in self.observers:
+            try:
+                observer(decision)
+            except Exception:  # noqa: BLE001, S112 - watching must not change what is watched
+                continue
+        return decision
+
+    def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
+        code = error.code if isinstance(error, StoreError) else "ledger.failed"
+        checks = (*decision.checks, Check("ledger", Verdict(self._settings.on_record_failure, code), 0.0, code))
+        verdict = combine(checks)
+        if verdict.action is Action.BLOCK:
+            self._release(decision.event, decision.checks, "released")
+        action = Action.ALLOW if decision.shadow else verdict.action
+        return replace(decision, verdict=verdict, action=action, checks=checks)
+
+
+class Stream:
+    """A text decided as it arrives. This version releases nothing before `close`, so `close` equals `decide`."""
+
+    def __init__(self, engine: Engine, event: Event) -> None:
+        self._engine, self._event, self._pieces = engine, event, [""]
+
+    def feed(self, text: str) -> str:
+        """Take a piece; returns what may be shown already."""
+        self._pieces.append(text)
+        return ""
+
+    def close(self) -> Decision:
+        """Decide the whole."""
+        return self._engine.decide(self._whole())
+
+    async def aclose(self) -> Decision:
+        """Decide the whole in a running loop."""
+        return await self._engine.adecide(self._whole())
+
+    def _whole(self) -> Event:
+        return replace(self._event, content=type(self._event.content)("".join(self._pieces)))

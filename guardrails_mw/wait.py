@@ -1,0 +1,153 @@
+"""Waiting without twins: one coroutine, driven by hand for synchronous callers and awaited by others.
+
+Code that may have to wait is written once, as a coroutine that awaits `Wait`s. `drive` runs it in the
+calling thread and needs no event loop; `drive_async` runs it in the running one. A coroutine that never
+waits costs about a microsecond either way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Generic, TypeVar
+
+from guardrails_mw.errors import GateError
+from guardrails_mw.workers import LoopThread, Workers
+
+__all__ = ["AwaitableWait", "Either", "Flow", "FutureWait", "Wait", "drive", "drive_async"]
+
+T = TypeVar("T")
+Flow = Coroutine["Wait[object]", object, T]
+"""A coroutine that awaits nothing but `Wait`s."""
+
+
+class Wait(ABC, Generic[T]):
+    """Something to wait for, in this thread or in the running loop."""
+
+    def __await__(self) -> Generator[Wait[T], T, T]:
+        return (yield self)
+
+    @abstractmethod
+    def here(self) -> T:
+        """Wait in this thread."""
+
+    @abstractmethod
+    async def there(self) -> T:
+        """Wait in the running loop."""
+
+
+class FutureWait(Wait[T]):
+    """A job in a worker thread, abandoned when its time is over. Raises `GateError` (``deadline``)."""
+
+    def __init__(self, future: Future[T], timeout: float | None, workers: Workers) -> None:
+        self._future, self._timeout, self._workers = future, timeout, workers
+
+    def here(self) -> T:
+        """Wait in this thread."""
+        try:
+            return self._future.result(self._timeout)
+        except FutureTimeout:
+            if self._future.done():
+                raise  # the job itself raised a timeout error
+            self._workers.abandon(self._future)
+            raise GateError("deadline") from None
+        except (KeyboardInterrupt, SystemExit):
+            self._workers.abandon(self._future)
+            raise
+
+    async def there(self) -> T:
+        """Wait in the running loop."""
+        try:
+            done, _ = await asyncio.wait([asyncio.wrap_future(self._future)], timeout=self._timeout)
+        except asyncio.CancelledError:
+            self._workers.abandon(self._future)
+            raise
+        if not done:
+            self._workers.abandon(self._future)
+            raise GateError("deadline")
+        return done.pop().result()
+
+
+class AwaitableWait(Wait[T]):
+    """An awaitable: awaited in the caller's loop, or in a loop of its own for a synchronous caller."""
+
+    def __init__(self, awaitable: Awaitable[T], timeout: float | None, loop: LoopThread) -> None:
+        self._awaitable, self._timeout, self._loop = awaitable, timeout, loop
+
+    def here(self) -> T:
+        """Wait in this thread while a loop thread runs it."""
+        future = self._loop.submit(self._awaitable)
+        try:
+            return future.result(self._timeout)
+        except FutureTimeout:
+            if future.done():
+                raise
+            future.cancel()
+            raise GateError("deadline") from None
+
+    async def there(self) -> T:
+        """Await it; cancelled when its time is over."""
+        task = asyncio.ensure_future(self._awaitable)
+        try:
+            done, _ = await asyncio.wait([task], timeout=self._timeout)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            raise GateError("deadline")
+        return task.result()
+
+
+class Either(Wait[T]):
+    """A call of the host that exists in both forms, such as ``invoke`` and ``ainvoke``.
+
+    >>> async def flow():
+    ...     return await Either(lambda: 1, lambda: asyncio.sleep(0, 2))
+    >>> drive(flow()), asyncio.run(drive_async(flow()))
+    (1, 2)
+    """
+
+    def __init__(self, sync: Callable[[], T], asynchronous: Callable[[], Awaitable[T]]) -> None:
+        self._sync, self._async = sync, asynchronous
+
+    def here(self) -> T:
+        """Call the synchronous form."""
+        return self._sync()
+
+    async def there(self) -> T:
+        """Await the asynchronous form."""
+        return await self._async()
+
+
+def drive(flow: Flow[T]) -> T:
+    """Run a flow in this thread."""
+    try:
+        wait = flow.send(None)
+        while True:
+            try:
+                value = wait.here()
+            except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def drive_async(flow: Flow[T]) -> T:
+    """Run a flow in the running event loop."""
+    try:
+        wait = flow.send(None)
+        while True:
+            try:
+                value = await wait.there()
+            except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
+                wait = flow.throw(error)
+            else:
+                wait = flow.send(value)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
