@@ -1,0 +1,1 @@
+"""Personal data in texts: found by Presidio's recognizers, hidden by edits."""

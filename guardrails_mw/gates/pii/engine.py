@@ -1,0 +1,218 @@
+"""Finds personal data in a text: Presidio's recognizers, run only where they can find something.
+
+The recognizers supply patterns, check digits and context words; the searching is done here, so that the
+slow ones are linear, a search that runs out of time is an error and not silence, and no text is ever
+sent anywhere. Findings are the same as Presidio's on the version it knows (`Engine.exact`); on any
+other version every recognizer searches in its own way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import regex
+
+from guardrails_mw.errors import GateError
+from guardrails_mw.gate import DEADLINE, WINDOW, windows
+from guardrails_mw.gates.pii.context import boosted
+from guardrails_mw.gates.pii.finders import EmailFinder, PhoneFinder, Span, UrlFinder
+from guardrails_mw.gates.pii.matching import Match, distinct
+from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
+from guardrails_mw.gates.pii.presidio import Library, Recognizer, load
+from guardrails_mw.gates.pii.profiles import Profile
+
+__all__ = ["Engine"]
+
+Search = Callable[[str], Iterator[Span]]
+_OVERLAP = 2048
+_TIMEOUT = 5.0
+"""Seconds one pattern may take on one window, if the deadline does not come first."""
+_WHOLE = frozenset({"EMAIL_ADDRESS", "URL"})
+"""Searched in one piece: linear, and without a longest match."""
+
+
+class Engine:
+    """Looks for the entities of a profile.
+
+    Args:
+        profile: what counts.
+        entities: what is looked for.
+        library: the recognizers; the installed Presidio's if left out.
+
+    >>> from guardrails_mw.gates.pii.profiles import PROFILES
+    >>> Engine(PROFILES["agent"], ["EMAIL_ADDRESS"]).find("write to bob@example.com")
+    [Match(start=9, end=24, entity='EMAIL_ADDRESS', score=1.0)]
+    """
+
+    def __init__(self, profile: Profile, entities: Iterable[str], library: Library | None = None) -> None:
+        library = library or load()
+        self.exact = library.known
+        self._profile = profile
+        chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}
+        self._words = {entity: _single_words(recognizer.context) for entity, recognizer in chosen.items()}
+        if not self.exact:
+            self._searches: Mapping[str, Search] = {e: _Plain(e, r) for e, r in chosen.items()}
+            self._prefilter = None
+            return
+        self._searches = {e: _search(e, r, profile) for e, r in chosen.items()}
+        self._prefilter = Prefilter({e: _necessary(e, r, profile) for e, r in chosen.items()})
+
+    def find(self, text: str, hints: Sequence[str] = ()) -> list[Match]:
+        """What counts, in order. `hints` are words that hold for the whole text.
+
+        Raises `GateError` (``pii.timeout`` or ``deadline``) rather than leaving something out.
+        """
+        matches = self.matches(text)
+        if not matches:
+            return matches
+        return list(boosted(text, matches, self._words, self._profile.keeps, hints))
+
+    def matches(self, text: str) -> list[Match]:
+        """Everything the recognizers match, before context and profile."""
+        hits = self._searches if self._prefilter is None else self._prefilter.hits(text)
+        found: list[Match] = []
+        for entity in hits:
+            spans = self._spans(entity, text)
+            found += [Match(start, end, entity, score) for start, end, score in spans]
+        return distinct(found) if len(found) > 1 else found
+
+    def _spans(self, entity: str, text: str) -> Iterator[Span]:
+        search = self._searches[entity]
+        if len(text) <= WINDOW or (self.exact and entity in _WHOLE):
+            yield from search(text)
+            return
+        margin = _OVERLAP // 2
+        for offset, window in windows(text, _OVERLAP):
+            low = margin if offset else 0
+            high = len(window) if offset + len(window) == len(text) else len(window) - margin
+            for start, end, score in search(window):
+                if start < high and end > low:  # the neighbour sees the rest with more around it
+                    yield offset + start, offset + end, score
+
+
+def _search(entity: str, recognizer: Recognizer, profile: Profile) -> Search:
+    if entity == "PHONE_NUMBER":
+        return PhoneFinder(recognizer.supported_regions, recognizer.leniency, profile.least_digits, _remaining).spans
+    if entity == "EMAIL_ADDRESS":
+        return _Validated(recognizer, EmailFinder().spans)
+    if entity == "URL":
+        # the expression for an address without scheme is the second pattern, behind its flag
+        return UrlFinder(recognizer.patterns[1].regex.removeprefix("(?i)")).spans
+    if entity == "IBAN_CODE":
+        return _Iban(recognizer)
+    return _Patterns(recognizer)
+
+
+def _necessary(entity: str, recognizer: Recognizer, profile: Profile) -> list[str]:
+    """RE2 patterns of which one occurs in every text that the recognizer finds something in."""
+    if entity in profile.requires:
+        return [profile.requires[entity]]
+    if entity == "EMAIL_ADDRESS":
+        return ["@"]
+    if entity == "PHONE_NUMBER":
+        return ["[0-9]"]
+    return [relaxed(pattern.regex.replace(r"[^\s()<>\"']*", "")) for pattern in recognizer.patterns]
+
+
+def _single_words(context: Sequence[str] | None) -> list[str]:
+    return [word for word in (w.strip(" #").lower() for w in context or ()) if word.isalpha()]
+
+
+def _remaining() -> float:
+    left = DEADLINE.get() - time.perf_counter()
+    if left <= 0:
+        raise GateError("deadline")
+    return min(left, _TIMEOUT)
+
+
+class _Validated:
+    """Spans of a finder that a recognizer's check confirms."""
+
+    def __init__(self, recognizer: Recognizer, spans: Search) -> None:
+        self._valid, self._find = recognizer.validate_result, spans
+
+    def __call__(self, text: str) -> Iterator[Span]:
+        for start, end, _ in self._find(text):
+            if self._valid(text[start:end]):
+                yield start, end, 1.0
+
+
+class _Patterns:
+    """A recognizer's patterns, checks and scores, with a time limit that is an error."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        flags = recognizer.global_regex_flags
+        self._patterns = [(regex.compile(p.regex, flags), p.score) for p in recognizer.patterns]
+
+    def __call__(self, text: str) -> Iterator[Span]:
+        for pattern, score in self._patterns:
+            try:
+                for match in pattern.finditer(text, timeout=_remaining()):
+                    yield from self._judge(match, score)
+            except TimeoutError:
+                raise GateError("pii.timeout") from None
+
+    def _judge(self, match: regex.Match[str], score: float) -> Iterator[Span]:
+        final = self._score(match.group(), score)
+        if final > 0:
+            yield match.start(), match.end(), final
+
+    def _score(self, value: str, score: float) -> float:
+        valid = self._recognizer.validate_result(value)
+        if valid is not None:
+            score = float(valid)
+        return 0.0 if self._recognizer.invalidate_result(value) else score
+
+
+class _Iban(_Patterns):
+    """Account numbers: the longest of the pattern's nested groups whose check digits are right."""
+
+    def _judge(self, match: regex.Match[str], score: float) -> Iterator[Span]:
+        for group in range(len(match.groups()), 0, -1):
+            end = match.end(group) if match.end(group) > 0 else match.end()
+            final = self._score(match.string[match.start() : end], score)
+            if final > 0:
+                yield match.start(), end, final
+                return
+
+
+class _Plain:
+    """A recognizer that searches its own way, watched for the patterns it skips."""
+
+    def __init__(self, entity: str, recognizer: Recognizer) -> None:
+        self._entity, self._recognizer = entity, recognizer
+
+    def __call__(self, text: str) -> Iterator[Span]:
+        _remaining()
+        with _SKIPS:
+            results = self._recognizer.analyze(text, [self._entity])
+        for result in results:
+            yield result.start, result.end, result.score
+
+
+class _SkipWatch(logging.Handler):
+    """Turns Presidio's log line about a pattern that timed out into an error of the calling thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seen = threading.local()
+        logging.getLogger("presidio-analyzer").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember a skipped pattern."""
+        if "timed out" in str(record.msg):
+            self._seen.skipped = True
+
+    def __enter__(self) -> None:
+        self._seen.skipped = False
+
+    def __exit__(self, *_: object) -> None:
+        if self._seen.skipped:
+            raise GateError("pii.timeout")
+
+
+_SKIPS = _SkipWatch()

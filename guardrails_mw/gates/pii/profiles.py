@@ -1,0 +1,111 @@
+"""Which entities matter, and what a match must show before it counts.
+
+Presidio's default thresholds suit documents. In the texts that agents handle (JSON, identifiers, code,
+logs) they raise a false alarm every fifty characters, so ``agent`` asks for check digits, context or an
+unmistakable form. ``strict`` is everything that a pattern can find at a score of 0.35.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from guardrails_mw.gates.pii.matching import Match
+
+__all__ = ["ENTITIES", "MODEL_ENTITIES", "PROFILES", "Profile"]
+
+Rule = Callable[[str, Match], bool]
+
+ENTITIES = (
+    "CREDIT_CARD", "CRYPTO", "DATE_TIME", "EMAIL_ADDRESS", "IBAN_CODE", "IP_ADDRESS", "MAC_ADDRESS",
+    "MEDICAL_LICENSE", "PHONE_NUMBER", "UK_NHS", "URL", "US_BANK_NUMBER", "US_DRIVER_LICENSE", "US_ITIN",
+    "US_PASSPORT", "US_SSN", "UUID",
+)  # fmt: skip
+"""What patterns can find."""
+
+MODEL_ENTITIES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP", "AGE", "TITLE", "MEDICAL_CONDITION"})
+"""What only a named-entity model can find; this package ships none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What counts as a finding.
+
+    Attributes:
+        entities: looked for unless the policy lists its own.
+        min_score: least score of an entity, `default` where it has none of its own.
+        rules: further conditions on the text and the match.
+        requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
+            lets the search be skipped.
+        least_digits: telephone numbers with fewer digits are not looked for.
+    """
+
+    entities: frozenset[str]
+    default: float
+    min_score: Mapping[str, float] = field(default_factory=dict)
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    requires: Mapping[str, str] = field(default_factory=dict)
+    least_digits: int = 0
+
+    def at_least(self, score: float | None) -> Profile:
+        """The same profile with one least score for every entity; itself for None."""
+        return self if score is None else replace(self, default=score, min_score={})
+
+    def keeps(self, text: str, match: Match) -> bool:
+        """Whether a match with its final score counts."""
+        if match.score < self.min_score.get(match.entity, self.default):
+            return False
+        rule = self.rules.get(match.entity)
+        return rule is None or rule(text, match)
+
+
+_ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
+_VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
+_SEPARATOR = re.compile(r"[\s().\-/]")
+_DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|\d\.\d{4,}|^\d+\.\d+$")
+_VERSION_REACH = 12
+_IPV6_SHORT = 7
+_WITH_CONTEXT = 0.7
+
+
+def _explicit_url(text: str, match: Match) -> bool:
+    """Presidio takes ``os.pa`` for an address; here it needs a scheme or ``www.``."""
+    return _ADDRESS.match(text, match.start) is not None
+
+
+def _host_address(text: str, match: Match) -> bool:
+    """Not a four-part version, and not the ``::`` of a programming language."""
+    value = text[match.start : match.end]
+    if "::" in value and len(value) < _IPV6_SHORT:
+        return False
+    return not _VERSION.search(text[max(0, match.start - _VERSION_REACH) : match.start].lower())
+
+
+def _dialled(text: str, match: Match) -> bool:
+    """With a word such as "phone" before it, or written the way people write telephone numbers."""
+    value = text[match.start : match.end]
+    if match.score >= _WITH_CONTEXT:
+        return True
+    if sum(map(str.isdigit, value)) < 9 or _DATE_OR_FLOAT.search(value):
+        return False
+    return value.startswith("+") or len(_SEPARATOR.findall(value)) >= 2
+
+
+PROFILES: Mapping[str, Profile] = {
+    "agent": Profile(
+        entities=frozenset(ENTITIES) - {"DATE_TIME", "MEDICAL_LICENSE", "UK_NHS", "UUID"},
+        default=0.5,
+        min_score={
+            "CREDIT_CARD": 0.9, "CRYPTO": 0.9, "MEDICAL_LICENSE": 0.9, "PHONE_NUMBER": 0.4, "UK_NHS": 0.9,
+            "US_BANK_NUMBER": 0.4, "US_DRIVER_LICENSE": 0.4, "US_PASSPORT": 0.4, "US_SSN": 0.4,
+        },
+        rules={"IP_ADDRESS": _host_address, "PHONE_NUMBER": _dialled, "URL": _explicit_url},
+        requires={
+            "PHONE_NUMBER": r"(?:[0-9][^0-9\n]{0,20}){6}[0-9]",
+            "URL": r"https?://|www[0-9]{0,3}\.",
+        },
+        least_digits=7,
+    ),
+    "strict": Profile(entities=frozenset(ENTITIES), default=0.35),
+}  # fmt: skip

@@ -1,0 +1,129 @@
+"""How a found value is hidden, so that what remains holds nothing to find."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from guardrails_mw.gates.pii.context import PLACEHOLDER
+from guardrails_mw.gates.pii.matching import Match
+
+__all__ = ["Hidden", "Replacer", "Style", "apply", "hidden"]
+
+Style = Literal["remove", "mask", "hash"]
+Find = Callable[[str], list[Match]]
+_TAIL = 4
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Replacer:
+    """Writes what stands in a value's place.
+
+    Args:
+        style: ``remove`` names the entity, ``hash`` adds a keyed fingerprint by which equal values can be
+            recognised, ``mask`` keeps the shape and, of eight or more letters and digits, the last four.
+        secret: key of the fingerprint (HMAC-SHA256 of the value in lower case without separators, 32 bits).
+
+    >>> Replacer("mask")("US_SSN", "219-09-9999"), Replacer("remove")("US_SSN", "219-09-9999")
+    ('***-**-9999', '[US_SSN]')
+    """
+
+    style: Style
+    secret: bytes = b""
+
+    def __call__(self, entity: str, value: str, *, whole: bool = False) -> str:
+        """The replacement of one value; `whole` leaves no tail."""
+        if self.style == "remove":
+            return f"[{entity}]"
+        if self.style == "hash":
+            plain = "".join(filter(str.isalnum, value.casefold()))
+            return f"[{entity}:{hmac.new(self.secret, plain.encode(), 'sha256').hexdigest()[:8]}]"
+        count = sum(map(str.isalnum, value))
+        hide = count if whole or count < 2 * _TAIL else count - _TAIL
+        masked = []
+        for character in value:
+            masked.append("*" if character.isalnum() and hide > 0 else character)
+            hide -= character.isalnum()
+        return "".join(masked)
+
+
+class Hidden(NamedTuple):
+    """A match and what stands in its place."""
+
+    match: Match
+    text: str
+
+
+def apply(text: str, replaced: Sequence[Hidden]) -> str:
+    """The text with matches (sorted, apart) replaced."""
+    pieces, end = [], 0
+    for match, new in replaced:
+        pieces += [text[end : match.start], new]
+        end = match.end
+    return "".join([*pieces, text[end:]])
+
+
+def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
+    """Disjoint replacements after which nothing is left to find.
+
+    Hiding one value can bring out another: a neighbour gets a word boundary, comes nearer to a word that
+    makes it likelier, or the tail of a mask looks like a value itself. So the result is searched again
+    until it is clean.
+    """
+    matches = _merged(_outside(text, find(text)))
+    stubborn: set[Match] = set()
+    replaced: list[Hidden] = []
+    for _ in range(_ROUNDS):
+        replaced = [Hidden(m, replace(m.entity, text[m.start : m.end], whole=m in stubborn)) for m in matches]
+        if not matches:
+            break
+        result = apply(text, replaced)
+        fresh = [_original(replaced, m) for m in _outside(result, find(result))]
+        if not fresh:
+            break
+        before, matches = matches, _merged([*matches, *fresh])
+        if matches == before:
+            stubborn.update(m for m in matches if any(f.start < m.end and m.start < f.end for f in fresh))
+    return replaced
+
+
+def _outside(text: str, matches: Sequence[Match]) -> list[Match]:
+    """The matches that are not the inside of a placeholder, where only eight hex digits can stand."""
+    return [match for match in matches if not _in_placeholder(text, match)]
+
+
+def _in_placeholder(text: str, match: Match) -> bool:
+    begin = text.rfind("[", max(0, match.start - 42), match.start)
+    found = PLACEHOLDER.match(text, begin) if begin >= 0 else None
+    return found is not None and match.end <= found.end()
+
+
+def _original(replaced: Sequence[Hidden], match: Match) -> Match:
+    """A match in the replaced text, where it lies in the original; widened over what it touches."""
+    shift, start, end = 0, -1, -1
+    for old, new in replaced:
+        begin, finish = old.start + shift, old.start + shift + len(new)
+        if start < 0 and match.start < finish:
+            start = old.start if match.start >= begin else match.start - shift
+        if end < 0 and match.end <= finish:
+            end = old.end if match.end > begin else match.end - shift
+        shift += len(new) - (old.end - old.start)
+    return match._replace(
+        start=match.start - shift if start < 0 else start, end=match.end - shift if end < 0 else end
+    )
+
+
+def _merged(matches: Sequence[Match]) -> list[Match]:
+    """Overlapping matches as one, under the name of the surest, then longest."""
+    result: list[Match] = []
+    for match in sorted(matches):
+        last = result[-1] if result else None
+        if last is None or match.start >= last.end:
+            result.append(match)
+            continue
+        best = max(last, match, key=lambda m: (m.score, m.end - m.start, m.entity))
+        result[-1] = best._replace(start=last.start, end=max(last.end, match.end))
+    return result

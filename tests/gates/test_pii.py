@@ -1,0 +1,392 @@
+"""The pii gate: what it finds, that it finds what Presidio finds, and that hiding is final."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from guardrails_mw.errors import GateError, PolicyError
+from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.gate import DEADLINE, Cost, Site
+from guardrails_mw.gates.pii.context import split_name
+from guardrails_mw.gates.pii.engine import Engine
+from guardrails_mw.gates.pii.gate import PiiConfig, PiiGate
+from guardrails_mw.gates.pii.matching import Match, distinct
+from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
+from guardrails_mw.gates.pii.presidio import Library, load
+from guardrails_mw.gates.pii.profiles import ENTITIES, PROFILES
+from guardrails_mw.gates.pii.replacement import Replacer, apply, hidden
+from guardrails_mw.verdict import Action, Operator, Verdict
+
+SECRET = b"k" * 32
+CARD, CARD_2, SSN = "4111 1111 1111 1111", "2223003122003222", "219-09-9999"
+CORPUS = [
+    "write to bob@example.com or Ann.Lee+x@mail.co.uk.",
+    f"card {CARD}, {CARD_2}, 378282246310005",
+    "IBAN DE89 3704 0044 0532 0130 00 and GB82WEST12345698765432 3 days",
+    "from 192.168.10.55, 2001:db8::1, ::1, fe80::1%eth0, ::ffff:1.2.3.4/24 and version 1.2.3.4",
+    "mac 00-1A-2B-3C-4D-5E 0012.3456.789A c0:cf:23:63:55:0e",
+    f"ssn {SSN}, 219099999, 219.09.9999, itin 912-70-1234",
+    "1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2 bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
+    "see https://www.example.com/a?b=c, \"http://x.org/y\", 'shop.co.uk', www3.foo.io and os.path",
+    "phone (212) 555-0123, +44 20 7946 0958, +49 30 123456 ext. 12, 030/123456",
+    "2024-01-31T10:00:00Z 1/2/2024 31.12.99 5-JAN-2020 2024/3/4",
+    "NHS 943 476 5919, licence A1234567, BB1388568, passport A12345678, account 12345678",
+    "4d92200c-a95c-48b3-8be1-67b57c24d03b x@y@z.com !#$@a.b-c.de- user@例え.jp",
+    "ſ12345678 www.\u212aiwi.com/x ٢١٢٥٥٥٠١٢٣ ４１１１ １１１１ １１１１ １１１１ httpſ://a.com",
+    "www.www.com a..com -.com 'a.com/x' \"www.b.org' http://http://c.net/d \"https://d.e.fm\"",
+    "@pytest.fixture\ndef f(x): return x@y.T",
+]
+PIECES = [
+    *sorted({piece for text in CORPUS for piece in text.split(" ")}),
+    "phone", "ssn", "card", "account", "number", "[EMAIL_ADDRESS]", "[PHONE_NUMBER]", "[US_SSN:12345678]", "****1111",
+    "12", "1234", "555", "é", "😀",
+]  # fmt: skip
+SEPARATORS = [" ", "", ", ", ": ", "\n", "-", "/", ".", "@", "\u00a0"]
+ALPHABETS = [
+    "0123456789-. /()+",
+    "abc.@-_com/\"' 1",
+    "aA1:. -f@",
+    "wW3.hHtTpPs:/\"'comuk -",
+    "0123456789٠١٢ſK\u212a.-@ae\u0301İı",
+    "[](){}<>,.!?:;'\"`~@#$%^&*-_=+|\\/ a1",
+]
+TEXTS = st.one_of(
+    st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(SEPARATORS)))
+    .map(lambda pairs: "".join(a + b for a, b in pairs)),
+    *(st.text(alphabet, max_size=120) for alphabet in ALPHABETS),
+    st.text(max_size=60),
+)  # fmt: skip
+SETTINGS = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def gate(**keys: object) -> PiiGate:
+    return PiiGate.build(PiiConfig.model_validate({"type": "pii", **keys}), Site("pii", Path(), SECRET))
+
+
+def check(pii: PiiGate, value: object, stage: Stage = Stage.INPUT) -> Verdict:
+    return pii.check(Event(stage, Content(value)))
+
+
+def scrub(pii: PiiGate, text: str) -> str:
+    """The text with the gate's edits applied; fails when they overlap or lie outside."""
+    result, end = [], 0
+    for edit in sorted(check(pii, text).edits):
+        assert end <= edit.start < edit.end <= len(text)
+        result += [text[end : edit.start], edit.text]
+        end = edit.end
+    return "".join([*result, text[end:]])
+
+
+AGENT, STRICT = gate(), gate(profile="strict")
+ENGINE = Engine(PROFILES["strict"], ENTITIES)
+
+
+def plain(text: str) -> list[Match]:
+    """What Presidio's recognizers find when they search their own way."""
+    return distinct(
+        Match(r.start, r.end, entity, r.score)
+        for entity, recognizer in load().recognizers.items()
+        for r in recognizer.analyze(text, [entity])
+    )
+
+
+@pytest.mark.parametrize("text", CORPUS)
+def test_corpus_is_found_as_presidio_finds_it(text: str) -> None:
+    """The fast search gives Presidio's own findings and scores on known hard texts."""
+    assert ENGINE.matches(text) == plain(text)
+
+
+@SETTINGS
+@given(TEXTS)
+def test_fast_search_equals_presidio(text: str) -> None:
+    """The fast search, prefilter included, never differs from Presidio's recognizers."""
+    assert ENGINE.matches(text) == plain(text)
+
+
+def test_corpus_holds_every_entity() -> None:
+    """The equality above is not vacuous: every recognizer finds something in the corpus."""
+    assert {match.entity for text in CORPUS for match in ENGINE.matches(text)} == set(ENTITIES)
+
+
+@SETTINGS
+@given(TEXTS)
+def test_profile_requirements_skip_nothing(text: str) -> None:
+    """What a profile requires of a text before searching never hides a finding it would keep."""
+    agent = PROFILES["agent"]
+    everything = Engine(agent, agent.entities)
+    everything._prefilter = None
+    assert AGENT.engine.find(text) == everything.find(text)
+
+
+@pytest.mark.parametrize("style", ["remove", "mask", "hash"])
+@pytest.mark.parametrize("profile", ["agent", "strict"])
+def test_scrubbing_twice_changes_nothing(profile: str, style: str) -> None:
+    """Replacements are not found again, and do not make their neighbours findable."""
+    pii = gate(profile=profile, style=style)
+
+    @settings(SETTINGS, max_examples=100)
+    @given(TEXTS)
+    def holds(text: str) -> None:
+        once = scrub(pii, text)
+        assert scrub(pii, once) == once
+
+    holds()
+
+
+@SETTINGS
+@given(TEXTS)
+def test_findings_are_spans_of_the_text(text: str) -> None:
+    """Findings and edits pair up and lie inside the text, for characters beyond the BMP too."""
+    verdict = check(STRICT, text)
+    assert [(e.start, e.end) for e in verdict.edits] == [(f.start, f.end) for f in verdict.findings]
+    assert all(0 <= f.start < f.end <= len(text) and 0 < f.score <= 1 for f in verdict.findings)
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ("mail bob@example.com now", "mail [EMAIL_ADDRESS] now"),
+        ("😀 bob@example.com", "😀 [EMAIL_ADDRESS]"),
+        (f"pay {CARD}", "pay [CREDIT_CARD]"),
+        (f"pay {CARD_2}", "pay [CREDIT_CARD]"),
+        ("pay 2223003122003223", "pay 2223003122003223"),
+        ("host 192.168.10.55", "host [IP_ADDRESS]"),
+        ("version 1.2.3.4", "version 1.2.3.4"),
+        ("std::vector", "std::vector"),
+        (f"it is {SSN}", "it is [US_SSN]"),
+        ("ssn 219099999", "ssn [US_SSN]"),
+        ("order 219099999", "order 219099999"),
+        ("os.path and self.settings", "os.path and self.settings"),
+        ("see https://example.com/a.", "see [URL]"),
+        ("phone 030/123456", "phone [PHONE_NUMBER]"),
+        ("took 0.76492172 s on 04-18-2025", "took 0.76492172 s on 04-18-2025"),
+        ("request 4d92200c-a95c-48b3-8be1-67b57c24d03b", "request 4d92200c-a95c-48b3-8be1-67b57c24d03b"),
+        ("git@build.internal", "[EMAIL_ADDRESS]"),
+    ],
+)
+def test_agent_profile(text: str, scrubbed: str) -> None:
+    """The profile for agents hides what is personal and leaves its look-alikes."""
+    assert scrub(AGENT, text) == scrubbed
+
+
+def test_keys_are_context() -> None:
+    """The key over a value, split into words, says what bare digits are; another key does not."""
+    assert [f.type for f in check(AGENT, {"customerSsn": "219099999"}).findings] == ["US_SSN"]
+    assert check(AGENT, {"orderId": "219099999"}).findings == ()
+    assert split_name("customerSSNNumber_no") == ["customer", "ssn", "number", "no"]
+
+
+def test_every_part_is_looked_at() -> None:
+    """Nested values, keys and long numbers are parts of their own with their own offsets."""
+    content = Content({"a": [{"b": "to bob@example.com"}], "bob@example.com": 1, "card": int(CARD_2)})
+    verdict = AGENT.check(Event(Stage.TOOL_RESULT, content))
+    found = {content.parts[f.part].text[f.start : f.end] for f in verdict.findings}
+    assert found == {"bob@example.com", CARD_2}
+    assert len(verdict.findings) == 3
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [("edit", Action.ALLOW), ("flag", Action.FLAG), ("ask", Action.ASK), ("block", Action.BLOCK)],
+)
+def test_actions(action: str, expected: Action) -> None:
+    """Each action gives its verdict, with edits, and nothing found is a plain allow."""
+    verdict = check(gate(action=action), "bob@example.com")
+    assert (verdict.action, verdict.reason, len(verdict.edits)) == (expected, "pii", 1)
+    assert check(gate(action=action), "nothing here") == Verdict.allow()
+
+
+def test_styles() -> None:
+    """Masks keep a tail of long values only; hashes tell equal values by site and normal form."""
+    assert scrub(gate(style="mask"), f"{CARD} {SSN} 1.2.3.4") == "**** **** **** 1111 ***-**-9999 *.*.*.*"
+    pii = gate(style="hash")
+    first, second = scrub(pii, "bob@example.com"), scrub(pii, "BOB@example.com")
+    assert first == second
+    assert first != "[EMAIL_ADDRESS]"
+    assert Replacer("hash", b"other")("EMAIL_ADDRESS", "bob@example.com") != first
+    assert check(pii, "bob@example.com").edits[0].operator is Operator.HASH
+
+
+def test_hiding_reveals_nothing() -> None:
+    """A value that only becomes findable when its neighbour is hidden is hidden too."""
+
+    def find(text: str) -> list[Match]:
+        at = text.find("aa")
+        if at >= 0:
+            return [Match(at, at + 2, "A", 1.0)]
+        at = text.find("]b")
+        return [Match(at + 1, at + 2, "B", 1.0)] if at >= 0 else []
+
+    replace = Replacer("remove")
+    assert apply("xaab", hidden("xaab", find, replace)) == "x[A][B]"
+
+
+def test_explicit_entities() -> None:
+    """Only the listed entities are looked for."""
+    assert scrub(gate(entities=["US_SSN"]), f"bob@example.com {SSN}") == "bob@example.com [US_SSN]"
+    assert scrub(gate(entities=["UUID"]), "4d92200c-a95c-48b3-8be1-67b57c24d03b") == "[UUID]"
+
+
+def test_min_score() -> None:
+    """A least score replaces the profile's own."""
+    assert check(gate(entities=["US_SSN"], min_score=0.9), f"it is {SSN}").findings == ()
+    assert check(gate(entities=["US_SSN"], min_score=0.01), "219099999").findings
+
+
+def test_unknown_entity() -> None:
+    """A misspelt entity is a policy error with the nearest spelling and its place."""
+    with pytest.raises(PolicyError, match=r"gates\.pii\.entities: unknown entity 'EMAIL_ADRESS'.*'EMAIL_ADDRESS'"):
+        gate(entities=["EMAIL_ADRESS"])
+
+
+def test_model_entity() -> None:
+    """An entity that only a language model finds is refused, not silently never found."""
+    with pytest.raises(PolicyError, match="needs a named-entity model"):
+        gate(entities=["PERSON"])
+
+
+@pytest.mark.parametrize("keys", [{"profil": "agent"}, {"profile": "lax"}, {"entities": []}, {"style": "token"}])
+def test_wrong_keys(keys: dict[str, object]) -> None:
+    """Unknown keys and values, and an empty list, are refused."""
+    with pytest.raises(ValidationError):
+        gate(**keys)
+
+
+@pytest.mark.parametrize("value", ["bob@example.com", CARD, "+44 20 7946 0958", "https://example.com/" + "a" * 3000])
+@pytest.mark.parametrize("at", [7000, 8180, 8191, 12280, 14000, 20000])
+def test_window_boundaries(value: str, at: int) -> None:
+    """In a long text a value is found whole, once, wherever the windows are cut."""
+    text = ("word " * 8000)[:at] + " " + value + " " + "word " * 2000
+    findings = check(AGENT, text).findings
+    assert [text[f.start : f.end] for f in findings] == [value]
+
+
+def test_windows_do_not_invent_edges() -> None:
+    """A run of digits that a window cuts is not taken for a shorter number."""
+    text = "x" * 8000 + " " + "4111111111111111" * 40 + " " + "y" * 9000
+    assert check(gate(entities=["CREDIT_CARD"]), text).findings == ()
+
+
+@pytest.mark.parametrize(
+    "piece", [".", "a.a.", "1.2.3.", "www.", "a!a!@", "a@", "!", "::", "1 1 1 ", "http://a.", "1a", "é.", "\u0130."]
+)
+@pytest.mark.parametrize("pii", [AGENT, STRICT], ids=["agent", "strict"])
+def test_hostile_texts(pii: PiiGate, piece: str) -> None:
+    """Texts on which Presidio takes ten seconds, four times as long, end within a generous bound."""
+    begin = time.perf_counter()
+    check(pii, (piece * 32_768)[:32_768])
+    assert time.perf_counter() - begin < 20
+
+
+def test_base64_then_address() -> None:
+    """The address behind 200 KB without a space is found; Presidio alone times out and skips it."""
+    text = "QUJD" * 50_000 + " contact bob@example.com"
+    assert [text[f.start : f.end] for f in check(AGENT, text).findings] == ["bob@example.com"]
+
+
+def test_deadline_is_an_error() -> None:
+    """When the gate's time is over it says so and does not answer without having looked."""
+    token = DEADLINE.set(time.perf_counter() - 1)
+    try:
+        with pytest.raises(GateError, match="deadline"):
+            check(AGENT, f"card {CARD}")
+    finally:
+        DEADLINE.reset(token)
+
+
+def test_pattern_timeout_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern that runs out of time is a gate error, not a skipped recognizer."""
+    monkeypatch.setattr("guardrails_mw.gates.pii.engine._TIMEOUT", 1e-9)
+    with pytest.raises(GateError, match=r"pii\.timeout"):
+        check(AGENT, "1a" * 4000)
+
+
+def test_unknown_presidio_runs_plainly() -> None:
+    """With recognizers it does not know, the gate leaves the search to them and declares the cost."""
+    engine = Engine(PROFILES["agent"], PROFILES["agent"].entities, Library(load().recognizers, known=False))
+    pii = PiiGate("pii", engine, Replacer("remove"))
+    assert (engine.exact, pii.cost, AGENT.engine.exact, AGENT.cost) == (False, Cost.BLOCKING, True, Cost.LINEAR)
+    for text in CORPUS:
+        assert scrub(pii, text) == scrub(AGENT, text)
+
+
+def test_skipped_pattern_in_plain_search_is_an_error() -> None:
+    """Presidio only logs that it skipped a pattern; the gate turns that line into an error."""
+
+    class Skipping:
+        context = ()
+
+        def analyze(self, text: str, entities: list[str]) -> list[object]:
+            logging.getLogger("presidio-analyzer").warning("Regex pattern '%s' timed out after %s seconds", "x", 60)
+            return []
+
+    engine = Engine(PROFILES["agent"], ["URL"], Library({"URL": Skipping()}, known=False))
+    with pytest.raises(GateError, match=r"pii\.timeout"):
+        engine.find("x")
+
+
+def test_prefilter_runs_everything_without_proof() -> None:
+    """Letters that fold into ASCII, other digits and patterns RE2 refuses prove nothing."""
+    prefilter = Prefilter({"a": ["[k]x"], "b": ["(?=z)"]})
+    assert prefilter.hits("nothing") == {"b"}
+    assert prefilter.hits("\u212ax") == prefilter.hits("٣") == {"a", "b"}
+    assert Prefilter({"a": ["kx"]}).hits("") == frozenset()
+    with pytest.raises(ValueError, match="superset"):
+        relaxed(r"\w+@")
+
+
+def test_prefilter_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When RE2 gives up, which looks like no match, every recognizer runs."""
+    monkeypatch.setattr("guardrails_mw.gates.pii.prefilter._MEMORY", 20_000)
+    prefilter = Prefilter({"a": ["(?:x.{200}y|z.{300}w)"], "b": ["q"]})
+    assert prefilter.hits("xzxz" * 500) == {"a", "b"}
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither building nor the first address found opens a connection."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("connected")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    load.cache_clear()
+    pii = gate(profile="strict")
+    pii.warm()
+    assert scrub(pii, "bob@example.co.uk") == "[EMAIL_ADDRESS]"
+
+
+def test_no_language_model_is_imported() -> None:
+    """The gate works without importing spaCy, torch or Presidio's package, and leaves no trace of it."""
+    code = (
+        "import sys; from pathlib import Path; from guardrails_mw.gate import Site;"
+        "from guardrails_mw.gates.pii.gate import PiiGate, PiiConfig;"
+        "assert 'tldextract' not in sys.modules and 'phonenumbers' not in sys.modules;"
+        "PiiGate.build(PiiConfig(type='pii'), Site('pii', Path())).warm();"
+        "print([m for m in ('spacy', 'torch', 'transformers', 'presidio_analyzer') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_presidio_proper_has_the_same_recognizers() -> None:
+    """The recognizers loaded without the package are those that an ordinary import gives."""
+    from presidio_analyzer import predefined_recognizers
+
+    for entity, recognizer in load().recognizers.items():
+        name = type(recognizer).__name__
+        proper = getattr(predefined_recognizers, name)()
+        assert proper.supported_entities == recognizer.supported_entities == [entity]
+        assert proper.context == recognizer.context
+        if entity not in ("PHONE_NUMBER", "CREDIT_CARD"):
+            assert [(p.regex, p.score) for p in proper.patterns] == [(p.regex, p.score) for p in recognizer.patterns]
