@@ -1,0 +1,1 @@
+"""Llama Guard: a safety model, in this process or behind an address."""
