@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Site
 from guardrails_mw.gates.pii.context import split_name
+from guardrails_mw.gates.pii.disguise import undisguised
 from guardrails_mw.gates.pii.engine import Engine
 from guardrails_mw.gates.pii.gate import PiiConfig, PiiGate
 from guardrails_mw.gates.pii.matching import Match, distinct
@@ -25,7 +27,7 @@ from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
 from guardrails_mw.gates.pii.presidio import Library, load
 from guardrails_mw.gates.pii.profiles import ENTITIES, PROFILES
 from guardrails_mw.gates.pii.replacement import Replacer, apply, hidden
-from guardrails_mw.verdict import Action, Operator, Verdict
+from guardrails_mw.verdict import Action, Finding, Operator, Verdict
 
 SECRET = b"k" * 32
 CARD, CARD_2, SSN = "4111 1111 1111 1111", "2223003122003222", "219-09-9999"
@@ -177,6 +179,42 @@ def test_findings_are_spans_of_the_text(text: str) -> None:
 def test_agent_profile(text: str, scrubbed: str) -> None:
     """The profile for agents hides what is personal and leaves its look-alikes."""
     assert scrub(AGENT, text) == scrubbed
+
+
+@pytest.mark.parametrize(
+    ("value", "entity"),
+    [
+        ("bob＠example.com", "EMAIL_ADDRESS"),
+        ("bob%40example.com", "EMAIL_ADDRESS"),
+        ("b\u200bob@exam\u2060ple.com", "EMAIL_ADDRESS"),
+        ("４１１１-１１１１-１１１１-１１１１", "CREDIT_CARD"),
+        ("4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", "CREDIT_CARD"),
+        ("２１９-０９-９９９９", "US_SSN"),
+    ],
+)
+def test_disguised_values(value: str, entity: str) -> None:
+    """Values that only people still read are found whole, at their place in the original."""
+    text = f"a\u200bb 😀 ok: {value}, and then"
+    start = text.index(value)
+    assert list(map(_span, check(AGENT, text).findings)) == [(entity, start, start + len(value))]
+
+
+def _span(finding: Finding) -> tuple[str, int, int]:
+    return finding.type, finding.start, finding.end
+
+
+@SETTINGS
+@given(TEXTS)
+def test_undisguised_text_maps_back(text: str) -> None:
+    """Every character of the plain text comes from its own, forward-moving piece of the original."""
+    plain = undisguised(text)
+    if plain is None:
+        return
+    spans = [plain.original(Match(i, i + 1, "X", 1.0)) for i in range(len(plain.text))]
+    for character, span in zip(plain.text, spans, strict=True):
+        assert 0 <= span.start < span.end <= len(text)
+        assert text[span.start : span.end] == character or undisguised(text[span.start : span.end]) is not None
+    assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
 def test_keys_are_context() -> None:

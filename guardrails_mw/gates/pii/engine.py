@@ -18,6 +18,7 @@ import regex
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
 from guardrails_mw.gates.pii.context import boosted
+from guardrails_mw.gates.pii.disguise import undisguised
 from guardrails_mw.gates.pii.finders import EmailFinder, PhoneFinder, Span, UrlFinder
 from guardrails_mw.gates.pii.matching import Match, distinct
 from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
@@ -65,6 +66,13 @@ class Engine:
 
         Raises `GateError` (``pii.timeout`` or ``deadline``) rather than leaving something out.
         """
+        found = self._counting(text, hints)
+        plain = undisguised(text)
+        if plain is None:
+            return found
+        return distinct([*found, *map(plain.original, self._counting(plain.text, hints))])
+
+    def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
         matches = self.matches(text)
         if not matches:
             return matches

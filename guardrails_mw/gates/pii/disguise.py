@@ -1,0 +1,95 @@
+"""Texts written so that patterns miss what people still read, and where their characters came from.
+
+Full-width letters and digits, invisible characters inside a value, percent encoding and digits set apart
+by single spaces are undone; the spans found in the result are carried back to the original.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from bisect import bisect_right
+from dataclasses import dataclass
+
+import re2
+
+from guardrails_mw.gates.pii.matching import Match
+
+__all__ = ["Plain", "undisguised"]
+
+_ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: [0-9]){8}")
+_INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+_WIDE = "\uff01-\uff5e"
+_DISGUISE = re.compile(
+    rf"%[2-7][0-9A-Fa-f]|\b\d(?: \d){{8,18}}\b(?! \d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d"
+)
+_WIDE_SHIFT = 0xFEE0
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A text without its disguise.
+
+    Attributes:
+        text: what a reader sees.
+        pieces: where each run of `text` begins in it and in the original, and whether the two have the
+            same length; the last one marks the ends.
+    """
+
+    text: str
+    pieces: tuple[tuple[int, int, bool], ...]
+
+    def original(self, match: Match) -> Match:
+        """The same match in the original text."""
+        return match._replace(start=self._begin(match.start), end=self._begin(match.end - 1, after=True))
+
+    def _begin(self, position: int, *, after: bool = False) -> int:
+        k = bisect_right(self.pieces, position, key=lambda piece: piece[0]) - 1
+        start, origin, same = self.pieces[k]
+        if same:
+            return origin + position - start + after
+        return self.pieces[k + 1][1] if after else origin
+
+
+def undisguised(text: str) -> Plain | None:
+    """The text as it reads, or None when nothing in it is disguised.
+
+    >>> plain = undisguised("to bob%40example.com")
+    >>> plain.text, plain.original(Match(3, 18, "EMAIL_ADDRESS", 1.0))[:2]
+    ('to bob@example.com', (3, 20))
+    """
+    if text.isascii() and not _ASCII_SIGN.search(text):
+        return None
+    written: list[str] = []
+    pieces: list[tuple[int, int, bool]] = []
+    length = end = 0
+    for found in _DISGUISE.finditer(text):
+        for origin, new, same in ((end, text[end : found.start()], True), *_undone(found)):
+            if new:
+                pieces.append((length, origin, same))
+                written.append(new)
+                length += len(new)
+            elif not same:
+                pieces.append((length, origin, same))
+        end = found.end()
+    if not pieces:
+        return None
+    pieces += [(length, end, True), (length + len(text) - end, len(text), True)]
+    return Plain("".join([*written, text[end:]]), tuple(pieces))
+
+
+def _undone(found: re.Match[str]) -> list[tuple[int, str, bool]]:
+    """Origin and replacement of each character of a disguise."""
+    value, start = found.group(), found.start()
+    if value[0] == "%":
+        return [(start, chr(int(value[1:], 16)), False)]
+    return [(start + i, _shown(character), False) for i, character in enumerate(value)]
+
+
+def _shown(character: str) -> str:
+    digit = unicodedata.decimal(character, None)
+    if digit is not None:
+        return str(digit)
+    if "\uff01" <= character <= "\uff5e":
+        return chr(ord(character) - _WIDE_SHIFT)
+    return " " if character == "\u3000" else ""
