@@ -1,11 +1,17 @@
 """The JSON Schema keywords that jsonschema does not do in linear time, done anew.
 
+A schema that refers to itself from several branches multiplies its work at every level of a nested value.
+All such work passes through a reference, so references are counted.
+
 Imported only where jsonschema is installed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
 from typing import Protocol
@@ -14,11 +20,33 @@ import re2
 from jsonschema.exceptions import ValidationError
 from jsonschema.protocols import Validator
 
+from guardrails_mw.errors import GateError
 from guardrails_mw.event import Json
+from guardrails_mw.gate import DEADLINE
 
-__all__ = ["Pattern", "compiled", "validator_type"]
+__all__ = ["MAX_REFERENCES", "Pattern", "TooMuchError", "compiled", "counted", "validator_type"]
+
+MAX_REFERENCES = 300_000
+"""References followed for one value; more than a value can have items."""
 
 _Errors = Iterator[ValidationError]
+
+
+class TooMuchError(Exception):
+    """More references than `MAX_REFERENCES` would have to be followed."""
+
+
+_LEFT: ContextVar[list[int] | None] = ContextVar("guardrails_mw_references_left", default=None)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Bound the references that are followed inside. `TooMuchError` or `GateError` (``deadline``) ends it."""
+    token = _LEFT.set([MAX_REFERENCES])
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
 
 
 class _Descends(Protocol):
@@ -51,6 +79,7 @@ def compiled(source: str) -> Pattern:
 def validator_type() -> type[Validator]:
     """The Draft 2020-12 validator with the keywords of this module."""
     validators = import_module("jsonschema.validators")
+    words = validators.Draft202012Validator.VALIDATORS
     kind: type[Validator] = validators.extend(
         validators.Draft202012Validator,
         {
@@ -58,9 +87,28 @@ def validator_type() -> type[Validator]:
             "patternProperties": _pattern_properties,
             "additionalProperties": _additional_properties,
             "uniqueItems": _unique_items,
+            "$ref": _counting(words["$ref"]),
+            "$dynamicRef": _counting(words["$dynamicRef"]),
         },
     )
     return kind
+
+
+_Keyword = Callable[[object, str, Json, object], _Errors]
+
+
+def _counting(keyword: _Keyword) -> _Keyword:
+    def follow(validator: object, target: str, value: Json, schema: object) -> _Errors:
+        left = _LEFT.get()
+        if left is not None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise TooMuchError
+            if time.perf_counter() > DEADLINE.get():
+                raise GateError("deadline")
+        yield from keyword(validator, target, value, schema)
+
+    return follow
 
 
 def _pattern(_validator: object, pattern: str, value: Json, _schema: object) -> _Errors:

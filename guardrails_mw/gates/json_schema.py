@@ -77,9 +77,18 @@ class SchemaCheck:
         return cls(data, str(path))
 
     def problems(self, value: Json) -> list[str]:
-        """What is wrong with a value: up to `MAX_PROBLEMS` messages that hold nothing of the value itself."""
+        """What is wrong with a value: up to `MAX_PROBLEMS` messages that hold nothing of the value itself.
+
+        Raises:
+            GateError: ``deadline``, when following references outlasts the gate's time.
+        """
+        from guardrails_mw.gates.json_keywords import TooMuchError, counted  # noqa: PLC0415
+
         try:
-            errors = list(islice(self._validator.iter_errors(value), MAX_PROBLEMS))
+            with counted():
+                errors = list(islice(self._validator.iter_errors(value), MAX_PROBLEMS))
+        except TooMuchError:
+            return ["at $: nested too deeply to be checked"]
         except RecursionError:
             return ["at $: nested too deeply"]
         except OverflowError:

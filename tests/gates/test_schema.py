@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrails_mw.errors import PolicyError
+from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
-from guardrails_mw.gate import Cost, Site
+from guardrails_mw.gate import DEADLINE, Cost, Site
 from guardrails_mw.gates.json_value import MAX_CHARS, MAX_DEPTH, MAX_NODES, UnfitError, json_text, json_value
 from guardrails_mw.gates.schema import JsonSchemaConfig, JsonSchemaGate, PydanticConfig, PydanticGate, SchemaCheck
 from guardrails_mw.verdict import Action, Remedy
@@ -328,6 +328,40 @@ def test_no_value_makes_a_check_slow(schema, value):
     started = time.perf_counter()
     SchemaCheck(schema).problems(value)
     assert time.perf_counter() - started < 20
+
+
+BRANCHING = {
+    "oneOf": [
+        {"properties": {"a": {"$ref": "#"}}, "required": ["b"]},
+        {"properties": {"a": {"$ref": "#"}}, "required": ["c"]},
+    ]
+}  # both branches follow "a", so the work doubles with every level
+
+
+def nested(depth: int) -> dict:
+    value: dict = {"c": 1}
+    for _ in range(depth):
+        value = {"a": value, "c": 1}
+    return value
+
+
+def test_branching_recursion_is_bounded(monkeypatch):
+    """A schema for expression trees checks shallow values; a deep one is refused, not followed for ever."""
+    from guardrails_mw.gates import json_keywords
+
+    monkeypatch.setattr(json_keywords, "MAX_REFERENCES", 5000)
+    assert SchemaCheck(BRANCHING).problems(nested(5)) == []
+    assert SchemaCheck(BRANCHING).problems(nested(60)) == ["at $: nested too deeply to be checked"]
+
+
+def test_branching_recursion_ends_at_the_deadline():
+    """The gate's own deadline is looked at while references are followed."""
+    token = DEADLINE.set(time.perf_counter() + 0.05)
+    try:
+        with pytest.raises(GateError, match="deadline"):
+            by_schema(BRANCHING).check(output(nested(60)))
+    finally:
+        DEADLINE.reset(token)
 
 
 @pytest.mark.parametrize(("schema", "good", "bad"), [
