@@ -1,0 +1,1 @@
+"""The gates that come with the package. They never import each other."""

@@ -1,0 +1,1 @@
+"""Prompt injection and jailbreaks: known patterns over readable views of a text."""

@@ -1,0 +1,138 @@
+"""The signature file, read and compiled: many patterns, one pass over the text.
+
+`signatures.yaml` is data that people read and extend. Patterns are RE2 and meet a folded text (see
+`views`): lower case, no accents, one blank between words, no line breaks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from guardrails_mw.document import Document
+from guardrails_mw.event import Stage
+from guardrails_mw.gate import windows
+from guardrails_mw.patterns import PatternSet
+
+__all__ = ["MAX_SPAN", "Signature", "SignatureSet", "default_signatures"]
+
+MAX_SPAN = 512
+"""Characters that one match can be long, at most; windows overlap by this much."""
+
+_BOUNDS = ((r"\w+", r"\w{1,20}"), (r"\w*", r"\w{0,20}"), (r"[\pL]+", r"[\pL]{1,20}"), (r"[\pL]*", r"[\pL]{0,20}"))
+_WORD = re.compile(r"\{([a-z_]+)\}")
+
+Family = Literal["override", "role", "exfiltration", "delimiter", "indirect", "encoding", "language"]
+
+
+class Signature(BaseModel):
+    """One known way to attack a model with text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(pattern=r"^[a-z]+\.[a-z0-9_]+$")
+    """``family.name``; the type of findings."""
+    family: Family
+    """What the attack wants; the reason code of a verdict."""
+    weight: float = Field(gt=0)
+    """What one hit adds to the score."""
+    tool_result: float | None = Field(default=None, gt=0)
+    """The weight in tool results, where nobody has a reason to give orders; `weight` if left out."""
+    pattern: str | list[str]
+    """RE2, or several of which one is enough; ``{name}`` stands for a line of `words`."""
+    view: Literal["text", "hidden"] | None = None
+    """The only view the signature is meant for; every view if left out."""
+    reason: str
+    """One line for the person who reads the report."""
+    example: str
+    """A text that it finds."""
+
+    def weigh(self, stage: Stage) -> float:
+        """The weight at a stage."""
+        return self.tool_result if stage is Stage.TOOL_RESULT and self.tool_result is not None else self.weight
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1]
+    words: dict[str, str | list[str]]
+    signatures: list[Signature]
+
+
+class SignatureSet:
+    """Compiled signatures.
+
+    Args:
+        signatures: what to look for.
+        words: fragments that patterns name in braces; one may use those before it.
+
+    Raises:
+        ValueError: a pattern names an unknown word or is not valid RE2; names the signature.
+
+    >>> signature = Signature(id="role.dan", family="role", weight=1, pattern="do {any} now", reason="", example="")
+    >>> [(s.id, span) for s, span in SignatureSet([signature], {"any": "anything"}).scan("you do anything now")]
+    [('role.dan', (4, 19))]
+    """
+
+    def __init__(self, signatures: Sequence[Signature], words: Mapping[str, str | list[str]]) -> None:
+        self.signatures = tuple(signatures)
+        known: dict[str, str] = {}
+        for name, text in words.items():
+            known[name] = _expand(text, known, f"words.{name}")
+        self._by_id = {signature.id: signature for signature in self.signatures}
+        self.patterns = {s.id: _expand(s.pattern, known, s.id) for s in self.signatures}
+        self._compiled = PatternSet(self.patterns)
+
+    @classmethod
+    def read(cls, path: Path) -> SignatureSet:
+        """Read a signature file. Raises `PolicyError` with the line of what is wrong."""
+        document = Document.read(path, env={})
+        try:
+            file = _File.model_validate(document.data)
+            return cls(file.signatures, file.words)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise document.error(first["loc"], first["msg"]) from None
+        except ValueError as error:
+            raise document.error(("signatures",), str(error)) from None
+
+    def scan(self, text: str) -> list[tuple[Signature, tuple[int, int]]]:
+        """The first match of every signature that occurs in a folded text.
+
+        Time is linear in the text. Raises `GateError`: ``deadline`` when the gate's time is over,
+        ``pattern_memory`` when the pattern engine gave up.
+        """
+        found: dict[str, tuple[int, int]] = {}
+        for offset, window in windows(text, overlap=MAX_SPAN):
+            for name in self._compiled.matching(window):
+                span = None if name in found else self._compiled.search(name, window)
+                if span:
+                    found[name] = (offset + span[0], offset + span[1])
+        return [(self._by_id[name], span) for name, span in found.items()]
+
+
+def _expand(pattern: str | list[str], words: Mapping[str, str], place: str) -> str:
+    """The pattern with every word in braces replaced, alternatives joined and words at most 20 letters long."""
+
+    def fragment(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in words:
+            raise ValueError(f"{place}: no word named '{name}'")
+        return f"(?:{words[name]})"
+
+    whole = pattern if isinstance(pattern, str) else "|".join(pattern)
+    for unbounded, bounded in _BOUNDS:
+        whole = whole.replace(unbounded, bounded)
+    return _WORD.sub(fragment, whole)
+
+
+@cache
+def default_signatures() -> SignatureSet:
+    """The signatures that come with the package."""
+    return SignatureSet.read(Path(__file__).with_name("signatures.yaml"))

@@ -1,0 +1,119 @@
+"""The secrets gate: finds credentials and takes them out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from guardrails_mw.errors import PolicyError
+from guardrails_mw.event import Event, Part, Stage
+from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
+from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules, is_secret_name, is_secret_value
+from guardrails_mw.verdict import Action, Edit, Finding, Operator, Verdict
+
+__all__ = ["SecretsConfig", "SecretsGate"]
+
+REASON = "secret"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH}
+
+
+class SecretsConfig(GateConfig):
+    """Keys of ``type: secrets``."""
+
+    action: Literal["edit", "flag", "ask", "block"] = "edit"
+    """What a secret means. `ask` and `block` edit too, so that nobody who reads the decision sees it."""
+    style: Literal["remove", "mask", "hash"] = "remove"
+    """`remove` writes the kind, `mask` keeps up to four characters, `hash` writes a keyed hash."""
+    allow: tuple[str, ...] = Field(default=())
+    """Harmless values, as they are or as ``sha256:`` and the hex digest of their UTF-8."""
+
+    @field_validator("allow")
+    @classmethod
+    def _digests(cls, allow: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in allow:
+            if entry.startswith("sha256:") and not _DIGEST.fullmatch(entry):
+                raise ValueError("a digest is 'sha256:' and 64 hex digits in lower case")
+        return allow
+
+
+class SecretsGate(Gate):
+    """Looks for credentials in every readable text of an event, keys included.
+
+    Besides what a text shows by itself, the key above it counts: a random value under ``password`` is one.
+    Findings have the type ``secret.<kind>``.
+
+    >>> from guardrails_mw.event import Content
+    >>> verdict = SecretsGate("secrets").check(Event(Stage.OUTPUT, Content({"password": "hK8-vw2_Tz"})))
+    >>> verdict.edits[0].text, verdict.findings[0].type
+    ('[SECRET:generic]', 'secret.generic')
+    """
+
+    stages: ClassVar[frozenset[Stage]] = ALL_STAGES
+    config_type: ClassVar[type[GateConfig]] = SecretsConfig
+    look_back = 128  # a name, then its value
+    max_span = 512  # every kind is known by its first 512 characters; a private key goes on from there
+
+    def __init__(
+        self, name: str, config: SecretsConfig | None = None, secret: bytes = b"", rules: RuleSet | None = None
+    ) -> None:
+        super().__init__(name)
+        self._config = config or SecretsConfig(type="secrets")
+        self._secret = secret
+        self._rules = rules or default_rules()
+        self._allow = frozenset(self._config.allow)
+
+    @classmethod
+    def build(cls, config: GateConfig, site: Site) -> SecretsGate:
+        """Make the gate. Raises `PolicyError` when hashes are wanted and there is no key to make them with."""
+        assert isinstance(config, SecretsConfig)
+        if config.style == "hash" and not site.secret:
+            raise PolicyError("'hash' needs a store that keeps a key; allowed without: remove, mask", field="style")
+        return cls(site.name, config, site.secret)
+
+    def check(self, event: Event) -> Verdict:
+        """Find and replace. Raises `GateError` when the scan could not be finished."""
+        edits: list[Edit] = []
+        findings: list[Finding] = []
+        for index, part in event.texts():
+            for secret in self._find(part):
+                findings.append(Finding(f"secret.{secret.kind}", secret.start, secret.end, 1.0, index))
+                edits.append(self._edit(secret, part.text, index))
+        if not findings:
+            return Verdict.allow()
+        if self._config.action == "edit":
+            return Verdict.allow(REASON, edits=edits, findings=findings)
+        if self._config.action == "flag":
+            return Verdict.flag(REASON, findings=findings)
+        action = Action.ASK if self._config.action == "ask" else Action.BLOCK
+        return Verdict(action, REASON, tuple(edits), tuple(findings))
+
+    def _find(self, part: Part) -> Iterator[Secret]:
+        found = self._rules.find(part.text)
+        if not found and part.kind == "text" and is_secret_name(part.context):
+            value = part.text.strip()
+            if is_secret_value(value):
+                start = part.text.index(value)
+                found = [Secret(start, start + len(value), "generic")]
+        for secret in found:
+            if not self._allow or not self._allowed(part.text[secret.start : secret.end]):
+                yield secret
+
+    def _allowed(self, value: str) -> bool:
+        return value in self._allow or f"sha256:{hashlib.sha256(value.encode()).hexdigest()}" in self._allow
+
+    def _edit(self, secret: Secret, text: str, part: int) -> Edit:
+        value = text[secret.start : secret.end]
+        style = self._config.style
+        new = f"[SECRET:{secret.kind}]"
+        if style == "mask":
+            new = value[: min(4, len(value) // 4)] + "********"  # the length is not told
+        elif style == "hash":
+            digest = hmac.new(self._secret, value.encode(), hashlib.sha256).hexdigest()[:8]
+            new = f"[SECRET:{secret.kind}:{digest}]"
+        return Edit(secret.start, secret.end, new, part, _OPERATORS[style])

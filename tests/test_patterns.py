@@ -1,0 +1,43 @@
+"""Tests of the pattern engine that gates share."""
+
+from __future__ import annotations
+
+import pytest
+import re2
+
+from guardrails_mw.errors import GateError
+from guardrails_mw.patterns import PatternSet
+
+
+def test_names_of_all_matching_patterns_are_given_in_order():
+    """Every pattern that matches is named, and no other."""
+    patterns = PatternSet({"b": "beta", "a": "al.ha", "c": "gamma"})
+    assert patterns.matching("alpha and beta") == ["b", "a"]
+
+
+def test_line_anchors_are_not_disturbed_by_the_canary():
+    """A pattern anchored at the end of the text still matches although a canary follows it."""
+    assert PatternSet({"end": "last$"}).matching("first and last") == ["end"]
+
+
+def test_a_scan_that_lost_its_canary_is_an_error_not_an_all_clear():
+    """An engine that reports nothing at all, as RE2 does when it runs out of memory, fails closed."""
+    patterns = PatternSet({"word": "hello"})
+    deaf = re2.Filter()
+    deaf.Add("hello")
+    deaf.Compile()
+    patterns._filter = deaf
+    for text in ("nothing here", "hello"):
+        with pytest.raises(GateError, match="pattern_memory"):
+            patterns.matching(text)
+
+
+def test_spans_are_code_points_and_take_the_group():
+    """Offsets count code points, also after characters outside the basic plane."""
+    assert list(PatternSet({"value": "key=(\\d+)"}).spans("value", "😀key=12 é key=3")) == [(5, 7), (14, 15)]
+
+
+def test_a_wrong_pattern_is_named():
+    """The author of a pattern that RE2 does not know learns which one it was."""
+    with pytest.raises(ValueError, match="mirror: not an RE2 pattern"):
+        PatternSet({"mirror": r"(a)\1"})
