@@ -173,6 +173,11 @@ def test_findings_are_spans_of_the_text(text: str) -> None:
         ("phone 030/123456", "phone [PHONE_NUMBER]"),
         ("took 0.76492172 s on 04-18-2025", "took 0.76492172 s on 04-18-2025"),
         ("request 4d92200c-a95c-48b3-8be1-67b57c24d03b", "request 4d92200c-a95c-48b3-8be1-67b57c24d03b"),
+        ("order number 2125550123, callback 2125550123", "order number 2125550123, callback 2125550123"),
+        ("checkout 12345678, document 219099999", "checkout 12345678, document 219099999"),
+        ("my cell is 2125550123", "my cell is [PHONE_NUMBER]"),
+        ("it is 617.555.0127", "it is [PHONE_NUMBER]"),
+        ("passport 219099999", "passport [US_PASSPORT]"),
         ("git@build.internal", "[EMAIL_ADDRESS]"),
     ],
 )

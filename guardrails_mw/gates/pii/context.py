@@ -1,8 +1,9 @@
 """Words near a match that make it likelier: "ssn" before nine digits.
 
 The rule is Presidio's (five words before the match, a word that contains a recognizer's context word,
-0.35 on top and 0.4 at least) with two changes that keep scrubbing stable: placeholders and whatever has
-been found already do not count as words, so that hiding a value never changes what its neighbours mean.
+0.35 on top and 0.4 at least) with two differences. Placeholders and whatever has been found already do not count
+as words, so that hiding a value does not change what its neighbours mean; and short context words count
+only as whole words.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _FILLERS = frozenset(
 )  # fmt: skip
 _WORDS_BEFORE = 5
 _GAIN, _FLOOR = 0.35, 0.4
-_SHORT = 3
+_SHORT = 4
+"""Context words up to this long must be the whole word, or its plural: "call" is in "callback"."""
 
 
 def split_name(name: str) -> list[str]:
@@ -81,4 +83,4 @@ def _words(text: str) -> Iterator[re.Match[str]]:
 
 
 def _supported(wanted: Sequence[str], near: Iterable[str]) -> bool:
-    return any(word == w if len(w) <= _SHORT else w in word for word in near for w in wanted)
+    return any(word in (w, f"{w}s") if len(w) <= _SHORT else w in word for word in near for w in wanted)

@@ -53,7 +53,7 @@ class Engine:
         self.exact = library.known
         self._profile = profile
         chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}
-        self._words = {entity: _single_words(recognizer.context) for entity, recognizer in chosen.items()}
+        self._words = {e: profile.context.get(e) or _single_words(r.context) for e, r in chosen.items()}
         if not self.exact:
             self._searches: Mapping[str, Search] = {e: _Plain(e, r) for e, r in chosen.items()}
             self._prefilter = None

@@ -8,7 +8,7 @@ unmistakable form. ``strict`` is everything that a pattern can find at a score o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from guardrails_mw.gates.pii.matching import Match
@@ -35,6 +35,7 @@ class Profile:
     Attributes:
         entities: looked for unless the policy lists its own.
         min_score: least score of an entity, `default` where it has none of its own.
+        context: words that make an entity likelier, in place of the recognizer's own.
         rules: further conditions on the text and the match.
         requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
             lets the search be skipped.
@@ -44,6 +45,7 @@ class Profile:
     entities: frozenset[str]
     default: float
     min_score: Mapping[str, float] = field(default_factory=dict)
+    context: Mapping[str, Sequence[str]] = field(default_factory=dict)
     rules: Mapping[str, Rule] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     least_digits: int = 0
@@ -63,7 +65,7 @@ class Profile:
 _ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
 _VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
 _SEPARATOR = re.compile(r"[\s().\-/]")
-_DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|\d\.\d{4,}|^\d+\.\d+$")
+_DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$")
 _VERSION_REACH = 12
 _IPV6_SHORT = 7
 _WITH_CONTEXT = 0.7
@@ -98,7 +100,14 @@ PROFILES: Mapping[str, Profile] = {
         default=0.5,
         min_score={
             "CREDIT_CARD": 0.9, "CRYPTO": 0.9, "MEDICAL_LICENSE": 0.9, "PHONE_NUMBER": 0.4, "UK_NHS": 0.9,
-            "US_BANK_NUMBER": 0.4, "US_DRIVER_LICENSE": 0.4, "US_PASSPORT": 0.4, "US_SSN": 0.4,
+            "US_BANK_NUMBER": 0.4, "US_DRIVER_LICENSE": 0.6, "US_PASSPORT": 0.4, "US_SSN": 0.4,
+        },
+        context={  # Presidio's own hold words such as "number", "check", "us", "document" and "security"
+            "PHONE_NUMBER": ("phone", "telephone", "tel", "mobile", "cell", "call", "fax", "whatsapp"),
+            "US_BANK_NUMBER": ("bank", "acct", "checking", "savings", "debit"),
+            "US_DRIVER_LICENSE": ("driver", "driving", "dmv"),
+            "US_PASSPORT": ("passport",),
+            "US_SSN": ("ssn", "social"),
         },
         rules={"IP_ADDRESS": _host_address, "PHONE_NUMBER": _dialled, "URL": _explicit_url},
         requires={
