@@ -3,8 +3,9 @@
     python benchmarks/detection.py FILE.jsonl [FILE.jsonl.gz ...]
 
 A file holds one JSON object a line. Injection rows have ``text``, ``kind``, ``label`` (1 attack, 0 harmless) and
-``stage``; secrets rows have ``text`` and ``spans`` (``start``, ``end``, ``kind``), empty where there is none. Prints, for
-every kind, the share with its count and Wilson 95 % interval. Figures on data that rules were tuned on are in-sample.
+``stage``; secrets rows have ``text`` and ``spans`` (``start``, ``end``, ``kind``), empty where there is none. Prints,
+for every kind, the share with its count and Wilson 95 % interval. Figures on data that rules were tuned on are
+in-sample.
 """
 
 from __future__ import annotations

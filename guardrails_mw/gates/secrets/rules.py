@@ -34,10 +34,11 @@ _NAME = re.compile(
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]+")
 _PLACEHOLDER = re.compile(
-    r"^\$\w+$|\$[{(]|\{\{|%\(|<[\w -]+>|\*{3}|\.{3}|…|x{4}|example|placeholder|your|change-?me|dummy|redacted"
+    r"^\$\w+$|\$[{(]|\{\{|%\(|<[\w |.-]+>|\*{3}|\.{3}|…|x{4}|example|placeholder|your|change-?me|dummy|redacted"
     r"|\[secret|environ|getenv|process\.env|secrets\.|config\.|settings\.|vault:|/run/|self\.|null|none|undefined",
     re.IGNORECASE,
 )
+_IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z]+)+_?\d{0,3}")  # the name of a variable, standing for its value
 _COMMON = frozenset(
     {"user", "username", "pass", "password", "passwd", "pwd", "secret", "token", "test", "guest", "admin", "root"}
     | {"postgres", "mysql", "redis", "mongo", "rabbitmq", "minio", "key", "port", "host", "value", "mypassword"}
@@ -175,7 +176,9 @@ def _classes(value: str) -> int:
 
 
 def _placeholder(value: str) -> bool:
-    return _PLACEHOLDER.search(value) is not None or value.lower().strip("_-") in _COMMON
+    if _PLACEHOLDER.search(value) or _IDENTIFIER.fullmatch(value):
+        return True
+    return value.lower().strip("_-") in _COMMON
 
 
 def _assigned(value: str) -> bool:
