@@ -151,6 +151,12 @@ class Approvals:
         found = self.get(id)
         return found.state == APPROVED and self._swap(found, replace(found, state=EXECUTED))
 
+    def unclaim(self, id: str) -> None:  # noqa: A002 - the field's name
+        """Give the right back: it was not carried out after all."""
+        found = self.get(id)
+        if found.state == EXECUTED:
+            self._swap(found, replace(found, state=APPROVED))
+
     def reopen(self, id: str, reasons: Sequence[str], due: float) -> Approval:  # noqa: A002 - the field's name
         """Ask again, because reasons came up that the answer did not cover."""
         found = self.get(id)

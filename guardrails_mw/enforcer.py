@@ -6,12 +6,13 @@ Everything that must be the same in every seam lives in this module.
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -24,10 +25,10 @@ from guardrails_mw.approvals import (
 )
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import GuardrailBlocked, StoreError
-from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
-from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict, combine
+from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
 
 __all__ = ["Enforcer", "Manners", "Question"]
 
@@ -77,33 +78,74 @@ class Enforcer:
     def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners) -> None:
         self.engine, self.approvals, self.manners = engine, approvals, manners
         self._redactor = redactor
-        self._memory: OrderedDict[tuple[object, ...], Decision] = OrderedDict()
+        self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
         self.tool_seam = False
         """Whether a seam of this guard decides tool calls where they run."""
 
     async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
-        """Decide an event, once per message and content, as part of a larger flow."""
+        """Decide an event, once per message and content, as part of a larger flow.
+
+        What was let through is not asked again, also not by another seam; what an edit or a block left in
+        place of a message leads back to the decision that put it there.
+        """
         if event.stage not in _ONCE or not event.key:
             return await self.engine.deciding(event, seam)
-        mark = (event.stage, event.key, event.actor.id, tuple(event.actor.roles), seam.name, call_digest("", event.content.value))
+        mark = self._mark(event, event.content)
+        known = self._recall(mark) or self._recall((*mark, seam.name))
+        if known is not None:
+            return known
+        decision = await self.engine.deciding(event, seam)
+        if not any(check.error for check in decision.checks):
+            clean = decision.action <= Action.FLAG and not decision.edited
+            self._remember(mark if clean else (*mark, seam.name), decision)
+        return decision
+
+    def passed(self, decision: Decision) -> Content:
+        """What goes on in place of the content: edited, or the placeholder of a blocked message."""
+        event = decision.event
+        if not decision.blocked:
+            content, again = decision.content, replace(decision, event=replace(event, content=decision.content))
+        elif self.manners.blocked_messages == "keep":
+            return event.content
+        else:
+            content, again = Content(f"[blocked: {decision.verdict.reason}]"), decision
+        if event.key and event.stage in _ONCE:
+            self._remember(self._mark(event, content), again)
+        return content
+
+    def vouch(self, event: Event, decision: Decision) -> None:
+        """Our own words in place of something blocked: they need no decision when they come by again."""
+        own = replace(decision, event=event, action=Action.ALLOW, verdict=ALLOWED, content=event.content, would=event.content)
+        self._remember(self._mark(event, event.content), own)
+
+    @staticmethod
+    def _mark(event: Event, content: Content) -> tuple[str, ...]:
+        actor = event.actor
+        return (event.stage, event.key, actor.id, actor.tenant, *actor.roles, call_digest("", content.value))
+
+    def _recall(self, mark: tuple[str, ...]) -> Decision | None:
         with self._lock:
             known = self._memory.get(mark)
             if known is not None:
                 self._memory.move_to_end(mark)
-                return known
-        decision = await self.engine.deciding(event, seam)
-        if not any(check.error for check in decision.checks):
-            self._remember(mark, decision)
-        return decision
+            return known
 
-    def _remember(self, mark: tuple[object, ...], decision: Decision) -> None:
+    def _remember(self, mark: tuple[str, ...], decision: Decision) -> None:
         with self._lock:
             self._memory[mark] = decision
             while len(self._memory) > _MEMORY:
                 self._memory.popitem(last=False)
 
-    async def answering(self, decision: Decision, seam: Seam, pause: Callable[[dict[str, object]], None]) -> Decision:
+    async def answering(
+        self,
+        decision: Decision,
+        seam: Seam,
+        pause: Callable[[dict[str, object]], None],
+        *,
+        expected: str = "",
+        rollback: str = "",
+    ) -> Decision:
         """Bring a decision together with what people said about its event.
 
         Looks at the register whatever the fresh verdict is: an answer stands even if the policy would no
@@ -118,7 +160,7 @@ class Enforcer:
             if approval is None:
                 if decision.action is not Action.ASK:
                     return decision
-                approval = self.approvals.open(self._question(id_, decision))
+                approval = self.approvals.open(replace(self._question(id_, decision), expected=expected, rollback=rollback))
             elif self._uncovered(approval, decision):
                 approval = self.approvals.reopen(id_, decision.asks, time.time() + self._ask_for(decision.event).within)
             while approval.state == PENDING:
@@ -138,30 +180,35 @@ class Enforcer:
             return self.blocked(decision, "approval", "approval.other_call")
         if approval.new_args is not None:
             return await self._with_new_args(approval, decision, seam)
-        return replace(decision, action=Action.ALLOW)
+        return replace(decision, action=Action.ALLOW, approval=approval.id)
 
     async def _with_new_args(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
         """A call that the reviewer changed is a new event: every gate sees it."""
         event, call = decision.event, decision.event.tool
         assert approval.new_args is not None
         if call is not None:
-            event = replace(event, call=replace(call, args=approval.new_args))
+            event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
             return fresh
         if set(fresh.asks) - set(approval.reasons):
             return self.blocked(fresh, "approval", "approval.new_reason")
-        return replace(fresh, action=Action.ALLOW, event=replace(fresh.event, key=decision.event.key))
+        return replace(fresh, action=Action.ALLOW, approval=approval.id)
 
-    def begin(self, decision: Decision, seam: Seam) -> Decision:
+    def begin(self, decision: Decision) -> Decision:
         """Claim the right to carry out an approved call; a second claim on the same answer is blocked."""
-        if decision.blocked or decision.shadow or not seam.can(decision.stage, Power.ASK) or not decision.asks:
+        if decision.blocked or not decision.approval:
             return decision
         try:
-            won = self.approvals.claim(approval_id(decision.event, _action(decision.event)))
+            won = self.approvals.claim(decision.approval)
         except StoreError as error:
             return self.blocked(decision, "approval", error.code)
         return decision if won else self.blocked(decision, "approval", "approval.spent")
+
+    def unclaim(self, decision: Decision) -> None:
+        """Give a claim back: what was approved has paused itself before it had an effect, and will run again."""
+        if decision.approval:
+            self.approvals.unclaim(decision.approval)
 
     def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
         """The same decision, turned into a block; what its gates hold is released."""
@@ -198,7 +245,7 @@ class Enforcer:
         return Approval(
             id=id_,
             action=_action(event),
-            args=self._redactor.value(decision.would.value),
+            args=json.loads(json.dumps(self._redactor.value(decision.would.value), default=str)),
             reasons=decision.asks,
             digest=call_digest(_action(event), decision.would.value),
             opened=now,

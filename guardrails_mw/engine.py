@@ -147,6 +147,10 @@ class Engine:
             self._release(event, checks, "unknown")
             raise
 
+    async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE) -> Decision:
+        """Record a decision that needs no gate, because the caller's code made it."""
+        return await self._record(self._conclude(event, [check], time.perf_counter(), seam))
+
     def _opaque(self, event: Event) -> Check | None:
         """The verdict on content that no gate can read."""
         if isinstance(event.content.value, str) or not self._plan.get(event.stage):

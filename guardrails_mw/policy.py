@@ -22,8 +22,8 @@ from pydantic_core import core_schema
 from guardrails_mw.condition import Condition
 from guardrails_mw.document import Document, nearest
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Stage
 from guardrails_mw.event import Path as Loc
+from guardrails_mw.event import Stage
 from guardrails_mw.gate import GateConfig, GateTypes
 
 __all__ = [

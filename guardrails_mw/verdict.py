@@ -213,6 +213,7 @@ class Decision:
         would: the content that enforcement would have left; equals `content` in enforce mode.
         seam: where the decision is carried out.
         held: names of the gates that hold something until `settle`.
+        approval: id of the answered question that permits it, if a person was asked.
     """
 
     id: str
@@ -227,6 +228,7 @@ class Decision:
     seam: str = "guard"
     shadow: bool = False
     held: tuple[str, ...] = ()
+    approval: str = ""
 
     @property
     def stage(self) -> Stage:

@@ -1,0 +1,1 @@
+"""The seams: where guardrails meet LangChain and LangGraph."""

@@ -1,0 +1,285 @@
+"""Callbacks for an existing chain, graph or agent: they block, count and ask; they cannot edit.
+
+The handler is synchronous, inline and raising: an asynchronous one would be silently skipped in every
+synchronous call, and one that is not inline lets a streamed token out before it can stop anything. A block
+raises; because retries and fallbacks swallow what is raised, a run that was blocked once stays blocked.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+from uuid import UUID
+
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, LLMResult
+from langgraph.errors import GraphBubbleUp
+
+from guardrails_mw.adapters.host import CALLING, Here, Runs, message_events, pause, tokens
+from guardrails_mw.adapters.tools import call_event, named, result_event
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.errors import GuardrailBlocked
+from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
+from guardrails_mw.seam import CALLBACKS, Power, Seam
+from guardrails_mw.verdict import Decision, Outcome, Usage
+from guardrails_mw.wait import drive
+
+__all__ = ["BlockedInGraph", "GuardrailsHandler"]
+
+_MAX_OPEN = 10_000
+
+
+class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
+    """A block raised inside a host. Retry and error policies of LangGraph let it through."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A host run that is under way."""
+
+    root: UUID
+    decision: Decision | None = None
+    call: ToolCall | None = None
+    here: Here | None = None
+    guarded: bool = False
+    began: float = field(default_factory=time.perf_counter)
+
+
+class GuardrailsHandler(BaseCallbackHandler):
+    """Decides every stage that callbacks reach. Made by `Guard.callbacks`.
+
+    Args:
+        enforcer: decides.
+        runs: tells runs apart.
+        actor: for whom; read from the graph's configuration if left out.
+        seam: the stages to decide; a wrapped chain leaves input and output to its wrapper.
+    """
+
+    raise_error = True
+    run_inline = True
+
+    def __init__(self, enforcer: Enforcer, runs: Runs, actor: Actor | None = None, seam: Seam = CALLBACKS) -> None:
+        self._enforcer, self._runs, self._actor, self._seam = enforcer, runs, actor, seam
+        self._open: OrderedDict[UUID, _Open] = OrderedDict()
+        self._tripped: OrderedDict[UUID, Decision] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # every run is noted, so that the top-level run of each is known
+
+    def on_chain_start(self, serialized: object, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object) -> None:  # type: ignore[override]
+        """Note where the run belongs."""
+        self._note(run_id, parent_run_id)
+
+    def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
+        """At the end of the top-level run, raise the block that something swallowed on the way."""
+        entry = self._close(run_id)
+        if entry is not None and entry.root == run_id:
+            with self._lock:
+                tripped = self._tripped.pop(run_id, None)
+            if tripped is not None:
+                self._raise(tripped)
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
+        """Forget the run."""
+        entry = self._close(run_id)
+        if entry is not None and entry.root == run_id:
+            with self._lock:
+                self._tripped.pop(run_id, None)
+
+    def on_chat_model_start(self, serialized: object, messages: list[list[BaseMessage]], *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+        """Decide what goes into the model, and whether it may be called."""
+        entry = self._note(run_id, parent_run_id)
+        if (metadata or {}).get("guardrails") == id(self._enforcer):
+            entry.guarded = True
+            return
+        with self._failing_closed():
+            here = self._here(entry)
+            flat = [message for batch in messages for message in batch]
+            self._inputs(flat, here, entry)
+            self._model(flat, here, entry, run_id, metadata or {})
+
+    def on_llm_start(self, serialized: object, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+        """Decide what goes into a model that takes plain text."""
+        self.on_chat_model_start(
+            serialized,
+            [[HumanMessage(prompt) for prompt in prompts]],
+            run_id=run_id,
+            parent_run_id=parent_run_id,
+            metadata=metadata,
+        )
+
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
+        """Settle what the call cost, then decide what came out."""
+        entry = self._close(run_id)
+        if entry is None or entry.guarded:
+            return
+        with self._failing_closed():
+            self._settle(entry, _outcome(response, time.perf_counter() - entry.began))
+            here = entry.here or self._here(entry)
+            for index, generation in enumerate(g for batch in response.generations for g in batch):
+                content: object = generation.text
+                if isinstance(generation, ChatGeneration):
+                    content = generation.message.content
+                key = here.key("output", f"{run_id}.{index}")
+                self._decide(
+                    Event(Stage.OUTPUT, Content(content, blocks=True), Origin.MODEL, here.actor, here.where, key=key),
+                    here,
+                    entry,
+                )
+
+    def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
+        """The call may have cost money: what it holds is charged."""
+        entry = self._close(run_id)
+        if entry is not None:
+            self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
+
+    def on_tool_start(self, serialized: Mapping[str, object] | None, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, inputs: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+        """Decide a tool call and have people asked, before the tool runs."""
+        entry = self._note(run_id, parent_run_id)
+        name = str(kwargs.get("name") or (serialized or {}).get("name") or "")
+        call_id = str(kwargs.get("tool_call_id") or "")
+        if call_id and CALLING.get() == (id(self._enforcer), call_id):
+            entry.guarded = True
+            return
+        with self._failing_closed():
+            here = self._here(entry)
+            args: Mapping[str, Json] = inputs if inputs is not None else {"input": input_str}  # type: ignore[assignment]
+            entry.call = ToolCall(name, args, call_id or ("" if here.where.task else str(run_id)))
+            decision = self._decide(call_event(entry.call, here), here, entry)
+            if decision is None:
+                return
+            decision = self._enforcer.begin(decision)
+            if decision.blocked:
+                self._trip(decision, entry)
+            entry.decision = decision
+
+    def on_tool_end(self, output: object, *, run_id: UUID, **_: object) -> None:
+        """Decide what the tool gave back."""
+        entry = self._close(run_id)
+        if entry is None or entry.guarded:
+            return
+        with self._failing_closed():
+            self._settle(entry, Outcome("done", time.perf_counter() - entry.began))
+            here = entry.here or self._here(entry)
+            call = entry.call or ToolCall("", id=str(run_id))
+            message = output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
+            message = named(message, here)
+            if isinstance(output, ToolMessage):
+                output.id = message.id  # so that it is known again in the conversation
+            self._decide(result_event(message, call, here), here, entry)
+
+    def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
+        """The tool may have had its effect: what the call holds is charged."""
+        entry = self._close(run_id)
+        if entry is None:
+            return
+        if isinstance(error, GraphBubbleUp) and entry.decision is not None:
+            self._enforcer.unclaim(entry.decision)
+        self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
+
+    # the parts of a hook
+
+    def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: _Open) -> None:
+        answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
+        for index, event in message_events(messages, here):
+            if index > answered or event.stage is Stage.TOOL_RESULT:
+                self._decide(event, here, entry)
+
+    def _model(
+        self, messages: Sequence[BaseMessage], here: Here, entry: _Open, run_id: UUID, metadata: Mapping[str, object]
+    ) -> None:
+        limit = metadata.get("ls_max_tokens")
+        call = ModelCall(
+            str(metadata.get("ls_model_name") or metadata.get("ls_provider") or ""),
+            tokens([message.text for message in messages]),
+            limit if isinstance(limit, int) else 0,
+        )
+        key = here.key("model", str(run_id))
+        entry.decision = self._decide(
+            Event(Stage.MODEL, Content(None), Origin.MODEL, here.actor, here.where, call, key), here, entry
+        )
+
+    def _decide(self, event: Event, here: Here, entry: _Open) -> Decision | None:
+        """Decide one event; None where this handler leaves the stage to somebody else."""
+        if event.stage not in self._seam.powers:
+            return None
+        with self._lock:
+            tripped = self._tripped.get(entry.root)
+        if tripped is not None:
+            self._raise(tripped)
+        seam = self._seam if here.pausable else self._seam.without(Power.ASK)
+        decision = drive(self._enforcer.deciding(event, seam))
+        decision = drive(self._enforcer.answering(decision, seam, pause))
+        if decision.blocked:
+            self._trip(decision, entry)
+        return decision
+
+    def _trip(self, decision: Decision, entry: _Open) -> NoReturn:
+        with self._lock:
+            self._tripped[entry.root] = decision
+            while len(self._tripped) > _MAX_OPEN:
+                self._tripped.popitem(last=False)
+        self._raise(decision)
+
+    def _raise(self, decision: Decision) -> NoReturn:
+        mark = self._enforcer.mark(decision)
+        raise BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+
+    def _settle(self, entry: _Open, outcome: Outcome) -> None:
+        if entry.decision is not None:
+            self._enforcer.engine.settle(entry.decision, outcome)
+            entry.decision = None
+
+    def _here(self, entry: _Open) -> Here:
+        entry.here = self._runs.here(str(entry.root), self._actor)
+        return entry.here
+
+    def _note(self, run_id: UUID, parent: UUID | None) -> _Open:
+        with self._lock:
+            above = self._open.get(parent) if parent else None
+            entry = self._open[run_id] = _Open(above.root if above else parent or run_id)
+            while len(self._open) > _MAX_OPEN:
+                self._open.popitem(last=False)
+        return entry
+
+    def _close(self, run_id: UUID) -> _Open | None:
+        with self._lock:
+            return self._open.pop(run_id, None)
+
+    @staticmethod
+    def _failing_closed() -> _FailClosed:
+        return _FailClosed()
+
+
+class _FailClosed:
+    """Turns every failure of the handler itself into a block: LangChain skips a hook that fails oddly."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp):
+            raise BlockedInGraph("", "", "callbacks", "error.callback") from None
+
+
+def _readable(output: object) -> str:
+    """What a plain function gave back, as the text that the model will read."""
+    if isinstance(output, str):
+        return output
+    return json.dumps(output, default=str, ensure_ascii=False)
+
+
+def _outcome(response: LLMResult, seconds: float) -> Outcome:
+    generation = next((g for batch in response.generations for g in batch), None)
+    message = generation.message if isinstance(generation, ChatGeneration) else None
+    usage = message.usage_metadata if isinstance(message, AIMessage) else None
+    name = str(message.response_metadata.get("model_name") or "") if message else ""
+    if usage is not None:
+        return Outcome("done", seconds, Usage(usage["input_tokens"], usage["output_tokens"]), name)
+    return Outcome("done", seconds, Usage(0, tokens([generation.text])) if generation else None, name)

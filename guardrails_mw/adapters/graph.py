@@ -1,0 +1,208 @@
+"""Nodes for an existing graph: gates before and after the agent, guarded tools, and a stop for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables.config import RunnableConfig
+from langchain_core.tools import BaseTool
+from langgraph.graph import END
+from langgraph.prebuilt import ToolNode
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from guardrails_mw.adapters.host import Here, Runs, message_events, name_of, pause, tool_call, with_content
+from guardrails_mw.adapters.model import refusal_message
+from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.seam import NODES, Power
+from guardrails_mw.verdict import Check, Decision, Verdict
+from guardrails_mw.wait import Either, Flow, drive, drive_async
+
+__all__ = ["Nodes"]
+
+State = Mapping[str, object]
+Update = dict[str, object]
+Node = RunnableLambda[State, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Makes graph nodes for one guard. `key` arguments name the state key that holds the messages."""
+
+    enforcer: Enforcer
+    runs: Runs
+
+    def input_node(self, then: str, blocked: str = END, key: str = "messages") -> Node:
+        """A node that decides what was said last, goes on to `then`, or refuses and goes to `blocked`."""
+
+        async def flow(state: State) -> Command[str]:
+            here = self.runs.here()
+            update, refused = await self._said(_messages(state, key), here)
+            if refused is None:
+                return Command(goto=then, update={key: update} if update else None)
+            if self.enforcer.manners.raises(Stage.INPUT):
+                self.enforcer.raise_block(refused)
+            return Command(goto=blocked, update={key: [*update, refusal_message(self.enforcer, refused)]})
+
+        return _node(flow, "input_gate")
+
+    def output_node(self, key: str = "messages") -> Node:
+        """A node that decides the last answer and replaces it in the state where it must."""
+
+        async def flow(state: State) -> Update:
+            here = self.runs.here()
+            seam = NODES if here.pausable else NODES.without(Power.ASK)
+            message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
+            if message is None:
+                return {}
+            event = Event(
+                Stage.OUTPUT,
+                Content(message.content, blocks=True),
+                Origin.MODEL,
+                here.actor,
+                here.where,
+                key=here.key("output", name_of(message)),
+            )
+            decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
+            if decision.blocked:
+                if self.enforcer.manners.raises(Stage.OUTPUT):
+                    self.enforcer.raise_block(decision)
+                refusal = refusal_message(self.enforcer, decision)
+                return {key: [refusal.model_copy(update={"id": message.id})]}
+            return {key: [with_content(message, decision.content.value)]} if decision.edited else {}
+
+        return _node(flow, "output_gate")
+
+    def tool_node(self, tools: Sequence[BaseTool | Callable[..., object]], key: str = "messages") -> Node:
+        """A `ToolNode` whose every call is decided before any of them runs.
+
+        Nothing has an effect before all questions about the calls of a message are answered, because a
+        graph runs the whole node again when it resumes.
+        """
+        runner = _GuardedToolNode(self.enforcer, self.runs, tools, key)
+        self.enforcer.tool_seam = True
+        return RunnableLambda(runner.invoke, afunc=runner.ainvoke, name="guarded_tools")
+
+    def approval_node(
+        self, action: str, then: str, rejected: str = END, expected: str = "", rollback: str = "", key: str = "messages"
+    ) -> Node:
+        """A node at which the graph waits for a person, whatever the policy's gates say.
+
+        `expected` and `rollback` tell the reviewer what will happen and how it can be undone.
+        """
+
+        async def flow(state: State) -> Command[str]:
+            here = self.runs.here()
+            if not here.pausable:
+                raise RuntimeError("an approval node needs a graph that was compiled with a checkpointer")
+            ask = Check("approval", Verdict.ask(f"step.{action}"))
+            asked = await self.enforcer.engine.stating(self._step(action, state, key, here), ask, NODES)
+            ruled = await self.enforcer.answering(asked, NODES, pause, expected=expected, rollback=rollback)
+            return Command(goto=rejected if ruled.blocked else then)
+
+        return _node(flow, f"approval:{action}")
+
+    def _step(self, action: str, state: State, key: str, here: Here) -> Event:
+        """A step of the graph as a call: named by the caller, made of everything in the state but messages."""
+        args = {name: value for name, value in state.items() if name != key}
+        call = ToolCall(action, {}, id=here.where.task)
+        return Event(
+            Stage.INPUT, Content(args), Origin.SYSTEM, here.actor, here.where, call, here.key("step", here.where.task)
+        )
+
+    async def _said(
+        self, messages: Sequence[BaseMessage], here: Here
+    ) -> tuple[list[BaseMessage], Decision | None]:
+        """Replacements for what people and tools said since the last answer, and the block if there is one."""
+        seam = NODES if here.pausable else NODES.without(Power.ASK)
+        answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
+        update: list[BaseMessage] = []
+        refused: Decision | None = None
+        for index, event in message_events(messages, here):
+            if index <= answered:
+                continue
+            decision = await self.enforcer.deciding(event, seam)
+            if event.stage is Stage.INPUT:
+                decision = await self.enforcer.answering(decision, seam, pause)
+            if decision.blocked and event.stage is Stage.INPUT:
+                refused = refused or decision
+            if decision.blocked or decision.edited:
+                update += self._replacement(messages[index], decision)
+        return update, refused
+
+    def _replacement(self, message: BaseMessage, decision: Decision) -> list[BaseMessage]:
+        if decision.blocked and self.enforcer.manners.blocked_messages == "remove" and message.id:
+            return [RemoveMessage(id=message.id)]
+        new = self.enforcer.passed(decision).value
+        return [with_content(message, new)] if new != message.content else []
+
+
+class _GuardedToolNode:
+    """Decides all calls of the last message, then lets a `ToolNode` run what may run."""
+
+    def __init__(
+        self, enforcer: Enforcer, runs: Runs, tools: Sequence[BaseTool | Callable[..., object]], key: str
+    ) -> None:
+        self._enforcer, self._runs, self._key = enforcer, runs, key
+        self._node = ToolNode(tools, messages_key=key, wrap_tool_call=self._run, awrap_tool_call=self._arun)
+
+    def invoke(self, state: State, config: RunnableConfig) -> object:
+        """Run the last message's tool calls."""
+        drive(self._ask_first(state))
+        return self._node.invoke(state, config)
+
+    async def ainvoke(self, state: State, config: RunnableConfig) -> object:
+        """Run the last message's tool calls."""
+        await drive_async(self._ask_first(state))
+        return await self._node.ainvoke(state, config)
+
+    async def _ask_first(self, state: State) -> None:
+        """Have every question of this message answered. Later calls find the answers on record."""
+        here = self._runs.here()
+        message = next((m for m in reversed(_messages(state, self._key)) if isinstance(m, AIMessage)), None)
+        for call in message.tool_calls if message else ():
+            known = call["name"] in self._node.tools_by_name
+            await permitted(self._enforcer, tool_call(call, known), here, NODES)
+
+    def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
+        return drive(self._call(request, lambda changed: Either(lambda: execute(changed), _unreachable)))
+
+    async def _arun(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
+        return await drive_async(self._call(request, lambda changed: Either(_never, lambda: execute(changed))))
+
+    async def _call(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
+    ) -> ToolResult:
+        return await guarded_call(self._enforcer, request, self._runs.here(), NODES, execute)
+
+
+def _messages(state: State, key: str) -> list[BaseMessage]:
+    found = state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
+    return [m for m in found if isinstance(m, BaseMessage)] if isinstance(found, list) else []
+
+
+def _node(flow: Callable[[State], Flow[object]], name: str) -> Node:
+    """One flow as a node that works in both worlds."""
+
+    def sync(state: State) -> object:
+        return drive(flow(state))
+
+    async def asynchronous(state: State) -> object:
+        return await drive_async(flow(state))
+
+    return RunnableLambda(sync, afunc=asynchronous, name=name)
+
+
+async def _unreachable() -> ToolMessage:
+    raise RuntimeError("a flow was driven the wrong way")
+
+
+def _never() -> ToolMessage:
+    raise RuntimeError("a flow was driven the wrong way")

@@ -1,0 +1,219 @@
+"""What LangChain and LangGraph tell about a call: where it happens, who asks, what the messages hold.
+
+Only this module reads LangGraph's configuration. A run is one top-level invocation together with its
+resumes; LangGraph gives every invocation, sub-agents included, one control object, which is what runs are
+recognised by here. The id of a thread's running run is kept in the store, so that a resume in another
+process belongs to the same run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.messages import ToolCall as HostToolCall
+from langchain_core.runnables.config import ensure_config
+
+from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Json, Origin, Stage, ToolCall, Where
+from guardrails_mw.store import Store
+
+__all__ = [
+    "CALLING",
+    "RUN",
+    "Here",
+    "Runs",
+    "actor_from",
+    "can_pause",
+    "digest",
+    "message_events",
+    "name_of",
+    "pause",
+    "tokens",
+    "tool_call",
+    "with_content",
+]
+
+RUN: ContextVar[str] = ContextVar("guardrails_mw_run", default="")
+"""The run of the enclosing seam, for what has no control object."""
+
+CALLING: ContextVar[tuple[int, str]] = ContextVar("guardrails_mw_calling", default=(0, ""))
+"""Which guard's tool seam is running which tool call, so that callbacks do not decide it again."""
+
+_MAX_RUNS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where an adapter stands and for whom it acts."""
+
+    where: Where
+    actor: Actor
+    pausable: bool
+
+    def key(self, *parts: str) -> str:
+        """A key for something that happens here, stable when the node runs again."""
+        return "|".join((self.where.thread or self.where.run, *parts))
+
+
+class Runs:
+    """Which run an invocation belongs to."""
+
+    def __init__(self, store: Store, prefix: str = "") -> None:
+        self._store, self._prefix = store, prefix
+        self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def here(self, parent: str = "", actor: Actor | None = None) -> Here:
+        """Read the surrounding configuration. `parent` is the host run to use where there is no graph."""
+        config = ensure_config()
+        configurable: Mapping[str, object] = config.get("configurable") or {}
+        span = str(getattr(config.get("callbacks"), "parent_run_id", None) or parent)
+        thread = str(configurable.get("thread_id") or "")
+        runtime = configurable.get("__pregel_runtime")
+        control = getattr(runtime, "control", None)
+        if control is not None:
+            run = self._of(control, thread, bool(configurable.get("__pregel_resuming")))
+        else:
+            run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
+        where = Where(
+            run=run,
+            thread=thread,
+            task=str(configurable.get("checkpoint_ns") or ""),
+            agent=str((config.get("metadata") or {}).get("lc_agent_name") or ""),
+            span=span,
+        )
+        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable))
+
+    def _of(self, control: object, thread: str, resuming: bool) -> str:
+        with self._lock:
+            known = self._known.get(id(control))
+            if known is not None and known[0] is control:
+                return known[1]
+            run = self._begin(thread, resuming)
+            self._known[id(control)] = (control, run)
+            while len(self._known) > _MAX_RUNS:
+                self._known.popitem(last=False)
+            return run
+
+    def _begin(self, thread: str, resuming: bool) -> str:
+        """A new run, or the one that a resumed thread was in."""
+        if not thread:
+            return f"run-{secrets.token_hex(6)}"
+        name = f"{self._prefix}run:{thread}"
+        current = self._store.get(name)
+        if resuming and current:
+            return current
+        run = f"{thread}/{secrets.token_hex(4)}"
+        self._store.swap(name, current, run)
+        return self._store.get(name) or run
+
+
+def can_pause(configurable: Mapping[str, object]) -> bool:
+    """Whether an interrupt here can be resumed: inside a graph that has a checkpointer."""
+    return bool(configurable.get("__pregel_checkpointer")) and "__pregel_scratchpad" in configurable
+
+
+def pause(payload: dict[str, object]) -> None:
+    """Pause the graph until it is resumed. What the resume brings along is ignored."""
+    from langgraph.types import interrupt  # noqa: PLC0415 - only graphs can pause
+
+    interrupt(payload)
+
+
+def actor_from(configurable: Mapping[str, object], runtime: object) -> Actor:
+    """The actor that the caller named, in the runtime context or in `configurable`; never from messages."""
+    context = getattr(runtime, "context", None)
+    named = context.get("actor") if isinstance(context, Mapping) else getattr(context, "actor", None)
+    named = named if named is not None else configurable.get("actor")
+    if isinstance(named, Actor):
+        return named
+    if isinstance(named, str):
+        return Actor(named)
+    if isinstance(named, Mapping):
+        roles = named.get("roles", ())
+        known = [str(role) for role in roles] if isinstance(roles, list | tuple | set | frozenset) else []
+        return Actor(str(named.get("id", "")), known, str(named.get("tenant", "")))
+    return ANONYMOUS
+
+
+def digest(value: object) -> str:
+    """A short digest of a JSON-like value."""
+    if isinstance(value, str):
+        raw = value.encode("utf-8", "surrogatepass")
+    else:
+        raw = json.dumps(value, sort_keys=True, default=str).encode()
+    return hashlib.blake2b(raw, digest_size=12).hexdigest()
+
+
+def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
+    """The messages that somebody outside wrote, each with its index and event.
+
+    Human messages are input, tool messages are tool results. System messages are the caller's own words;
+    answers of the model were decided when they were given.
+    """
+    calls: dict[str, HostToolCall] = {}
+    for index, message in enumerate(messages):
+        if isinstance(message, AIMessage):
+            calls.update({call["id"] or "": call for call in message.tool_calls})
+        elif isinstance(message, ToolMessage | FunctionMessage):
+            yield index, _result_event(message, calls, here)
+        elif isinstance(message, HumanMessage | ChatMessage) or not isinstance(message, SystemMessage):
+            key = here.key("input", name_of(message))
+            content = Content(message.content, blocks=True)
+            yield index, Event(Stage.INPUT, content, Origin.USER, here.actor, here.where, key=key)
+
+
+def _result_event(message: ToolMessage | FunctionMessage, calls: Mapping[str, HostToolCall], here: Here) -> Event:
+    call_id = message.tool_call_id if isinstance(message, ToolMessage) else ""
+    asked = calls.get(call_id)
+    call = tool_call(asked) if asked else ToolCall(message.name or "", id=call_id)
+    key = here.key("result", call_id, name_of(message))
+    return Event(
+        Stage.TOOL_RESULT, Content(message.content, blocks=True), Origin.TOOL, here.actor, here.where, call, key
+    )
+
+
+def name_of(message: BaseMessage) -> str:
+    """A message's id, or one made from its content."""
+    return message.id or f"gm-{digest(message.content)}"
+
+
+def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:
+    """A host's tool call in our words."""
+    args: Mapping[str, Json] = call["args"] if isinstance(call["args"], dict) else {}
+    return ToolCall(call["name"], args, call.get("id") or "", isinstance(call["args"], dict), known)
+
+
+def with_content(message: BaseMessage, content: object) -> BaseMessage:
+    """A copy of a message with other content and the same name; the caller's object is left alone."""
+    return message.model_copy(update={"content": content, "id": name_of(message)})
+
+
+def tokens(texts: Sequence[str]) -> int:
+    """An estimate of tokens: four ASCII characters or one other character each, a few per message.
+
+    Overestimates on purpose: it is what a budget reserves before the real figure is known.
+
+    >>> tokens(["four char words", "漢字"])
+    14
+    """
+    total = 0
+    for text in texts:
+        ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char < "\x80")
+        total += (ascii_chars + 3) // 4 + (len(text) - ascii_chars) + 4
+    return total

@@ -1,0 +1,116 @@
+"""The middleware for `create_agent`: guards the agent's model and every tool it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware.types import (
+    ExtendedModelResponse,
+    ModelCallResult,
+    ModelRequest,
+    ModelResponse,
+)
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import BaseMessage, RemoveMessage
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from guardrails_mw.adapters.host import Runs, message_events, with_content
+from guardrails_mw.adapters.model import guard_model
+from guardrails_mw.adapters.tools import ToolResult, guarded_call
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Stage
+from guardrails_mw.seam import MIDDLEWARE, Power
+from guardrails_mw.wait import Either, drive, drive_async
+
+__all__ = ["GuardrailsMiddleware"]
+
+
+class GuardrailsMiddleware(AgentMiddleware):
+    """Everything a policy decides, in an agent. Made by `Guard.middleware`.
+
+    The model is swapped for a guarded one, so that streams, tracers and checkpoints see guarded data.
+    Messages that were edited or blocked are replaced in the agent's state under the same id.
+    """
+
+    name = "Guardrails"
+
+    def __init__(self, enforcer: Enforcer, runs: Runs, check_tools: Callable[[Sequence[object]], None]) -> None:
+        super().__init__()
+        self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
+        self._seen: frozenset[str] = frozenset()
+        enforcer.tool_seam = True
+
+    def wrap_model_call(
+        self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
+    ) -> ModelCallResult:
+        """Call the guarded model."""
+        return self._with_state(request, handler(self._guarded(request)), drive(self._replacements(request)))
+
+    async def awrap_model_call(
+        self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
+    ) -> ModelCallResult:
+        """Call the guarded model."""
+        response = await handler(self._guarded(request))
+        return self._with_state(request, response, await drive_async(self._replacements(request)))
+
+    def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
+        """Run the tool under guard."""
+        return drive(self._tool(request, lambda changed: Either(lambda: handler(changed), _unreachable)))
+
+    async def awrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
+    ) -> ToolResult:
+        """Run the tool under guard."""
+        return await drive_async(self._tool(request, lambda changed: Either(_unreachable, lambda: handler(changed))))
+
+    async def _tool(
+        self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
+    ) -> ToolResult:
+        return await guarded_call(self._enforcer, request, self._runs.here(), MIDDLEWARE, execute)
+
+    def _guarded(self, request: ModelRequest) -> ModelRequest:
+        names = frozenset(str(getattr(tool, "name", "")) for tool in request.tools)
+        if names != self._seen:
+            self._check_tools(request.tools)
+            self._seen = names
+        answers = frozenset(_answer_names(request))
+        return request.override(model=guard_model(request.model, self._enforcer, self._runs, MIDDLEWARE, answers))  # type: ignore[typeddict-item]
+
+    async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
+        """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
+        here = self._runs.here()
+        seam = MIDDLEWARE if here.pausable else MIDDLEWARE.without(Power.ASK)
+        replacements: list[BaseMessage] = []
+        for index, event in message_events(request.messages, here):
+            decision = await self._enforcer.deciding(event, seam)
+            message = request.messages[index]
+            if message.id is None or not (decision.blocked or decision.edited):
+                continue
+            if decision.blocked and event.stage is Stage.INPUT and self._enforcer.manners.blocked_messages == "remove":
+                replacements.append(RemoveMessage(id=message.id))
+            elif (new := self._enforcer.passed(decision)).value != message.content:
+                replacements.append(with_content(message, new.value))
+        return replacements
+
+    @staticmethod
+    def _with_state(
+        _request: ModelRequest, response: ModelResponse, replacements: list[BaseMessage]
+    ) -> ModelCallResult:
+        if not replacements:
+            return response
+        return ExtendedModelResponse(response, Command(update={"messages": replacements}))
+
+
+def _answer_names(request: ModelRequest) -> list[str]:
+    """Tools whose arguments are the agent's structured answer."""
+    wanted = request.response_format
+    if isinstance(wanted, ToolStrategy):
+        return [spec.name for spec in wanted.schema_specs]
+    schema = getattr(wanted, "schema", wanted)
+    return [str(getattr(schema, "__name__", ""))] if schema is not None else []
+
+
+async def _unreachable() -> ToolResult:
+    raise RuntimeError("a flow was driven the wrong way")

@@ -1,0 +1,184 @@
+"""A wrapped chain: what goes in and what comes out is decided here, what happens inside by callbacks.
+
+In this version a stream is held until it is complete, decided, and then released in one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from pydantic import BaseModel
+
+from guardrails_mw.adapters.callback import GuardrailsHandler
+from guardrails_mw.adapters.host import RUN, Here, Runs, digest
+from guardrails_mw.adapters.model import refusal_message
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Actor, Content, Event, Origin, Stage
+from guardrails_mw.seam import RUNNABLE, Seam
+from guardrails_mw.verdict import Decision
+from guardrails_mw.wait import Either, drive, drive_async
+
+__all__ = ["GuardedRunnable"]
+
+I = TypeVar("I")  # noqa: E741 - in and out
+O = TypeVar("O")  # noqa: E741
+_INSIDE = Seam(
+    "runnable", {stage: power for stage, power in RUNNABLE.powers.items() if stage not in (Stage.INPUT, Stage.OUTPUT)}
+)
+
+
+class GuardedRunnable(Runnable[I, O], Generic[I, O]):
+    """Any LCEL chain, guarded. Made by `Guard.runnable`.
+
+    A refusal has the form of the chain's output where that is a text or a message; a chain with another
+    output type raises, because a refusal would not be what its caller expects.
+    """
+
+    def __init__(self, inner: Runnable[I, O], enforcer: Enforcer, runs: Runs, actor: Actor | None = None) -> None:
+        self._inner, self._enforcer, self._runs, self._actor = inner, enforcer, runs, actor
+        self.name = f"Guarded{inner.get_name()}"
+
+    @property
+    def InputType(self) -> type[I]:  # noqa: N802 - LangChain's name
+        """What the inner chain takes."""
+        return self._inner.InputType
+
+    @property
+    def OutputType(self) -> type[O]:  # noqa: N802 - LangChain's name
+        """What the inner chain gives."""
+        return self._inner.OutputType
+
+    def invoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:  # noqa: A002
+        """Run the chain under guard."""
+        return drive(self._flow(input, config, kwargs, streamed=False))
+
+    async def ainvoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:  # noqa: A002
+        """Run the chain under guard."""
+        return await drive_async(self._flow(input, config, kwargs, streamed=False))
+
+    def stream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[O]:  # type: ignore[override]  # noqa: A002
+        """Run the chain under guard; its pieces come together once they were decided."""
+        yield drive(self._flow(input, config, kwargs, streamed=True))
+
+    async def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:  # type: ignore[override]  # noqa: A002
+        """Run the chain under guard; its pieces come together once they were decided."""
+        yield await drive_async(self._flow(input, config, kwargs, streamed=True))
+
+    async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
+        handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
+        here = self._runs.here(actor=self._actor)
+        decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
+        if decision.blocked:
+            return self._refused(decision)
+        if decision.edited:
+            value = _restored(value, decision.content.value)
+        inner_config = merge_configs(config, {"callbacks": [handler]})
+        token = RUN.set(here.where.run)
+        try:
+            result = await self._called(value, inner_config, dict(kwargs), streamed)
+        finally:
+            RUN.reset(token)
+        decision = await self._enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
+        if decision.blocked:
+            return self._refused(decision, result)
+        return _restored(result, decision.content.value) if decision.edited else result
+
+    def _called(self, value: I, config: RunnableConfig, kwargs: dict[str, object], streamed: bool) -> Either[O]:
+        inner = self._inner
+        if not streamed:
+            return Either(lambda: inner.invoke(value, config, **kwargs), lambda: inner.ainvoke(value, config, **kwargs))
+
+        def here() -> O:
+            return _joined(list(inner.stream(value, config, **kwargs)))
+
+        async def there() -> O:
+            return _joined([piece async for piece in inner.astream(value, config, **kwargs)])
+
+        return Either(here, there)
+
+    def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
+        content = _content(value)
+        key = here.key(stage.value, here.where.run, digest(content.value))
+        return Event(stage, content, origin, here.actor, here.where, key=key)
+
+    def _refused(self, decision: Decision, result: object = None) -> O:
+        """A refusal in the form of the chain's output."""
+        wants = result if result is not None else self._output_form()
+        if self._enforcer.manners.raises(decision.stage):
+            self._enforcer.raise_block(decision)
+        if isinstance(wants, BaseMessage) or wants is BaseMessage:
+            return refusal_message(self._enforcer, decision)  # type: ignore[return-value]
+        if isinstance(wants, str) or wants is str:
+            return self._enforcer.refusal(decision)  # type: ignore[return-value]
+        self._enforcer.raise_block(decision)
+
+    def _output_form(self) -> object:
+        try:
+            declared = self._inner.OutputType
+        except TypeError:
+            return None
+        if declared is str:
+            return str
+        return BaseMessage if isinstance(declared, type) and issubclass(declared, BaseMessage) else _last(self._inner)
+
+
+def _last(inner: object) -> object:
+    """The form of a sequence that ends in a chat model, whose output type is a union of messages."""
+    from langchain_core.language_models import BaseChatModel  # noqa: PLC0415 - only needed for a refusal
+
+    last = getattr(inner, "last", inner)
+    last = getattr(last, "bound", last)
+    return BaseMessage if isinstance(last, BaseChatModel) else None
+
+
+def _content(value: object) -> Content:
+    """Everything readable in a chain's input or output."""
+    return Content(_plain(value), blocks=isinstance(value, BaseMessage))
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseMessage):
+        return value.content
+    if isinstance(value, PromptValue):
+        return [_plain(message) for message in value.to_messages()]
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _restored(original: O, new: object) -> O:
+    """The edited values in the form of the original."""
+    result: object = new
+    if isinstance(original, BaseMessage):
+        result = original.model_copy(update={"content": new})
+    elif isinstance(original, PromptValue):
+        from langchain_core.prompt_values import ChatPromptValue  # noqa: PLC0415 - rare
+
+        assert isinstance(new, list)
+        result = ChatPromptValue(messages=[_restored(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
+    elif isinstance(original, BaseModel):
+        result = type(original).model_validate(new)
+    elif isinstance(original, Mapping) and isinstance(new, Mapping):
+        result = dict(zip(new, (_restored(o, n) for o, n in zip(original.values(), new.values(), strict=True)), strict=True))
+    elif isinstance(original, list | tuple) and isinstance(new, list):
+        result = [_restored(o, n) for o, n in zip(original, new, strict=True)]
+    return result  # type: ignore[return-value]
+
+
+def _joined(pieces: list[O]) -> O:
+    """The pieces of a stream added up."""
+    if not pieces:
+        return None  # type: ignore[return-value]
+    total = pieces[0]
+    for piece in pieces[1:]:
+        total = total + piece  # type: ignore[operator]
+    return total

@@ -1,0 +1,130 @@
+"""Running a tool call under guard: decided before, gated after, asked about in between.
+
+The middleware, the tool node and (without edits) the callbacks share this flow.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from langchain_core.messages import ToolCall as HostToolCall
+from langchain_core.messages import ToolMessage
+from langgraph.errors import GraphBubbleUp
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from guardrails_mw.adapters.host import CALLING, Here, digest, pause, tool_call
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.seam import Power, Seam
+from guardrails_mw.verdict import Decision, Outcome
+from guardrails_mw.wait import Either
+
+__all__ = ["ToolResult", "call_event", "guarded_call", "named", "permitted", "rejection", "result_event"]
+
+ToolResult = ToolMessage | Command[object]
+"""What a tool gives back to a graph."""
+
+
+def call_event(call: ToolCall, here: Here) -> Event:
+    """The event of a tool call, keyed so that it is the same when its node runs again."""
+    key = here.key("call", here.where.task, call.id or digest([call.name, call.args]))
+    return Event(Stage.TOOL_CALL, Content(call.args), Origin.MODEL, here.actor, here.where, call, key)
+
+
+async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam) -> Decision:
+    """Decide a call and have people asked; the result allows or blocks."""
+    seam = seam if here.pausable else seam.without(Power.ASK)
+    decision = await enforcer.deciding(call_event(call, here), seam)
+    return await enforcer.answering(decision, seam, pause)
+
+
+async def guarded_call(
+    enforcer: Enforcer,
+    request: ToolCallRequest,
+    here: Here,
+    seam: Seam,
+    execute: Callable[[ToolCallRequest], Either[ToolResult]],
+) -> ToolResult:
+    """Run one tool call with everything that has to happen around it."""
+    call = tool_call(request.tool_call, known=request.tool is not None)
+    decision = enforcer.begin(await permitted(enforcer, call, here, seam))
+    if decision.blocked:
+        return rejection(enforcer, decision, request.tool_call, here)
+    args = decision.content.value
+    token = CALLING.set((id(enforcer), call.id))
+    began = time.perf_counter()
+    try:
+        result = await execute(request.override(tool_call={**request.tool_call, "args": args}))
+    except BaseException as error:
+        if isinstance(error, GraphBubbleUp):
+            enforcer.unclaim(decision)
+        enforcer.engine.settle(decision, Outcome("unknown", time.perf_counter() - began))
+        raise
+    finally:
+        CALLING.reset(token)
+    enforcer.engine.settle(decision, Outcome("done", time.perf_counter() - began))
+    done = replace(call, args=args if isinstance(args, Mapping) else call.args)
+    return await _gated(enforcer, result, done, request.tool_call, here, seam)
+
+
+async def _gated(
+    enforcer: Enforcer, result: ToolResult, call: ToolCall, host_call: HostToolCall, here: Here, seam: Seam
+) -> ToolResult:
+    """What the model may read of a result. The messages inside a command are gated too."""
+    if isinstance(result, ToolMessage):
+        return await _message(enforcer, result, call, host_call, here, seam)
+    update = result.update
+    messages = update.get("messages") if isinstance(update, dict) else None
+    if not isinstance(messages, list):
+        return result
+    gated = [
+        await _message(enforcer, message, call, host_call, here, seam) if isinstance(message, ToolMessage) else message
+        for message in messages
+    ]
+    return replace(result, update={**update, "messages": gated}) if isinstance(update, dict) else result
+
+
+async def _message(
+    enforcer: Enforcer, message: ToolMessage, call: ToolCall, host_call: HostToolCall, here: Here, seam: Seam
+) -> ToolMessage:
+    message = named(message, here)
+    decision = await enforcer.deciding(result_event(message, call, here), seam)
+    if decision.blocked:
+        return rejection(enforcer, decision, host_call, here)
+    if not decision.edited:
+        return message
+    # The artifact holds the raw result and would carry along what was just removed.
+    return message.model_copy(update={"content": enforcer.passed(decision).value, "artifact": None})
+
+
+def named(message: ToolMessage, here: Here) -> ToolMessage:
+    """The message with an id of its own, by which it is known again in the conversation."""
+    if message.id is not None:
+        return message
+    return message.model_copy(update={"id": f"gm-{digest([here.where.task, message.tool_call_id, message.content])}"})
+
+
+def result_event(message: ToolMessage, call: ToolCall, here: Here) -> Event:
+    """The event of a tool's result, keyed as the model seam will key it when it reads the conversation."""
+    key = here.key("result", message.tool_call_id, message.id or "")
+    content = Content(message.content, blocks=True)
+    return Event(Stage.TOOL_RESULT, content, Origin.TOOL, here.actor, here.where, call, key)
+
+
+def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:
+    """What the model reads in place of a result: the reason code, or a nudge. Raises where the policy says so."""
+    if enforcer.manners.raises(decision.stage):
+        enforcer.raise_block(decision)
+    message = ToolMessage(
+        decision.verdict.note or f"blocked: {decision.verdict.reason}",
+        tool_call_id=call["id"] or "",
+        name=call["name"],
+        status="error",
+        additional_kwargs={"guardrails": enforcer.mark(decision)},
+        id=f"gm-{decision.id}",
+    )
+    enforcer.vouch(result_event(message, tool_call(call), here), decision)
+    return message

@@ -1,0 +1,113 @@
+"""Writes decisions into the ledger: everything that led to them, and content only after redaction."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from hashlib import sha256
+
+from guardrails_mw.approvals import Approval
+from guardrails_mw.event import ModelCall, ToolCall
+from guardrails_mw.ledger import Ledger
+from guardrails_mw.redaction import Redactor
+from guardrails_mw.verdict import Check, Decision
+
+__all__ = ["LedgerRecorder"]
+
+_MAX_CONTENT = 20_000
+"""Characters of a content that are kept."""
+
+
+class LedgerRecorder:
+    """Keeps decisions and what became of approvals.
+
+    Args:
+        ledger: where to.
+        redactor: what to remove first.
+        secret: key of the content digests, by which equal contents are found without being kept.
+        content: whether contents are kept at all.
+        blocking: whether the ledger's store may wait for a disk or a network.
+    """
+
+    def __init__(self, ledger: Ledger, redactor: Redactor, secret: bytes, content: bool, blocking: bool) -> None:
+        self._ledger, self._redactor, self._secret = ledger, redactor, secret
+        self._content, self.blocking = content, blocking
+
+    def record(self, decision: Decision) -> None:
+        """Keep a decision; the same decision on the same event is kept once. Raises `StoreError`."""
+        event = decision.event
+        digest = self._digest(event.content.value)
+        verdict = decision.verdict
+        key = f"{event.key}|{event.stage}|{digest[:16]}|{verdict.action:d}|{verdict.reason}|{decision.policy}|{decision.seam}"
+        self._ledger.record(event.where.run or "direct", key, "decision", self._body(decision, digest))
+
+    def approval(self, approval: Approval) -> None:
+        """Keep a change of an approval. Raises `StoreError`."""
+        body = {
+            "approval": approval.id,
+            "state": approval.state,
+            "action": approval.action,
+            "reasons": list(approval.reasons),
+            "by": approval.by,
+            "due": approval.due,
+            "edited": approval.new_args is not None,
+        }
+        key = f"{approval.id}|{approval.state}|{approval.at}|{approval.due}|{'+'.join(approval.reasons)}"
+        self._ledger.record(approval.run or "direct", key, "approval", body)
+
+    def _body(self, decision: Decision, digest: str) -> dict[str, object]:
+        event = decision.event
+        body: dict[str, object] = {
+            "decision": decision.id,
+            "stage": event.stage.value,
+            "action": decision.action.word,
+            "verdict": decision.verdict.action.word,
+            "gate": decision.gate,
+            "reason": decision.verdict.reason,
+            "shadow": decision.shadow,
+            "seam": decision.seam,
+            "policy": decision.policy,
+            "edits": len(decision.verdict.edits),
+            "checks": [_check(check) for check in decision.checks],
+            "thread": event.where.thread,
+            "agent": event.where.agent,
+            "actor": event.actor.id,
+            "digest": digest,
+            "ms": round(decision.seconds * 1000, 3),
+        }
+        if isinstance(event.call, ToolCall):
+            body["tool"] = event.call.name
+            body["call_id"] = event.call.id
+        elif isinstance(event.call, ModelCall):
+            body["model"] = event.call.name
+        if self._content and event.content.parts:
+            known = {check.gate: check.verdict for check in decision.checks if not check.error}
+            body["content"] = _cut(self._redactor.content(event, known).value)
+        return body
+
+    def _digest(self, value: object) -> str:
+        raw = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+        return hmac.new(self._secret, raw.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+
+
+def _check(check: Check) -> dict[str, object]:
+    verdict = check.verdict
+    entry: dict[str, object] = {
+        "gate": check.gate,
+        "action": verdict.action.word,
+        "reason": verdict.reason,
+        "ms": round(check.seconds * 1000, 3),
+    }
+    if verdict.score is not None:
+        entry["score"], entry["threshold"] = verdict.score, verdict.threshold
+    if check.error:
+        entry["error"] = check.error
+    if verdict.findings:
+        entry["findings"] = [[f.type, f.start, f.end, round(f.score, 3), f.part] for f in verdict.findings]
+    return entry
+
+
+def _cut(value: object) -> str:
+    """A content as the ledger keeps it: text, cut with a note of what is missing."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _MAX_CONTENT else f"{text[:_MAX_CONTENT]}… [{len(text) - _MAX_CONTENT} more characters]"
