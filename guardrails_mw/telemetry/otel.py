@@ -1,0 +1,276 @@
+"""Spans and where they go: a provider of our own, its exporters, and a span for every check of a decision.
+
+Nothing global is touched: the provider is never made OpenTelemetry's default, and no context is attached.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING, Literal
+
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, SynchronousMultiSpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanContext, Status, StatusCode
+
+from guardrails_mw.redaction import Redactor
+from guardrails_mw.telemetry import tracing_from_policy
+from guardrails_mw.telemetry.boundary import Boundary, RedactingExporter, RedactingProvider
+from guardrails_mw.telemetry.draft import Draft, Told, new_context, seeded_context
+from guardrails_mw.telemetry.endpoint import Endpoint
+from guardrails_mw.telemetry.vocabulary import Attributes, guardrail
+from guardrails_mw.verdict import Check, Decision
+
+if TYPE_CHECKING:
+    from guardrails_mw.telemetry.handler import TraceHandler
+
+__all__ = ["Anchor", "Anchors", "Endpoint", "Tracing", "tracing_from_policy"]
+
+_QUEUE = 4_096
+_BATCH = 512
+_INTERVAL_MS = 1_000
+_AT_EXIT = 2.5
+"""Seconds that the end of the process waits for spans; with the interpreter's own end this stays below 3."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A span that others may hang under, the graph step it belongs to, and, at a root, the run's id."""
+
+    context: SpanContext
+    step: int | None = None
+    run: str = ""
+
+
+class Anchors:
+    """The latest spans by what hosts know: a run id, a guardrail run, a thread. Forgets the oldest."""
+
+    def __init__(self, limit: int = 20_000) -> None:
+        self._known: OrderedDict[tuple[str, str], Anchor] = OrderedDict()
+        self._limit, self._lock = limit, Lock()
+
+    def put(self, sort: Literal["span", "run", "thread"], key: str, anchor: Anchor) -> None:
+        """Remember a span."""
+        with self._lock:
+            self._known[sort, key] = anchor
+            self._known.move_to_end((sort, key))
+            while len(self._known) > self._limit:
+                self._known.popitem(last=False)
+
+    def get(self, sort: Literal["span", "run", "thread"], key: str) -> Anchor | None:
+        """The span known under this key."""
+        return self._known.get((sort, key)) if key else None
+
+
+class _Outlet:
+    """An endpoint's queue and sender, with a thread that waits to flush it when tracing closes.
+
+    That thread exists from the start because an interpreter that is ending starts no new ones.
+    """
+
+    def __init__(self, endpoint: Endpoint, boundary: Boundary, timeout: float) -> None:
+        exporter = OTLPSpanExporter(
+            endpoint.url, headers=dict(endpoint.headers), timeout=timeout, compression=Compression.Gzip
+        )
+        self.processor = BatchSpanProcessor(RedactingExporter(exporter, boundary), _QUEUE, _INTERVAL_MS, _BATCH)
+        self._closing = Event()
+        self._closer = self._waiting()
+        self._pid = os.getpid()
+
+    def close(self) -> Thread:
+        """Begin to send the rest; the thread ends when everything is sent or lost."""
+        if self._pid != os.getpid():  # a forked child has the queue but not the thread
+            self._closer = self._waiting()
+        self._closing.set()
+        return self._closer
+
+    def _waiting(self) -> Thread:
+        thread = Thread(target=self._shut, name="guardrails-traces-close", daemon=True)
+        thread.start()
+        return thread
+
+    def _shut(self) -> None:
+        self._closing.wait()
+        self.processor.shutdown()  # type: ignore[no-untyped-call]
+
+
+class Tracing:
+    """Sends spans to endpoints and emits guardrail spans.
+
+    Args:
+        endpoints: where spans go; each has its own queue and thread, so a dead one delays no other.
+        redactor: what every outgoing text passes, in the sending thread.
+        content: whether spans carry what was said, after redaction.
+        service: ``service.name`` and the project name in Phoenix.
+        timeout: seconds that one request to an endpoint may take, retries included.
+
+    Attributes:
+        provider: for other instrumentation that should send through the same boundary and endpoints.
+        run_of: names the run that a thread is in, so that a resume in another process finds its trace. It
+            must be the id that the run began with; see `TraceHandler`.
+        failures: decisions that could not be turned into spans.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        redactor: Redactor,
+        *,
+        content: Literal["redacted", "none"] = "redacted",
+        service: str = "guardrails-mw",
+        timeout: float = 3.0,
+    ) -> None:
+        self.content, self.failures, self.anchors = content, 0, Anchors()
+        self.run_of: Callable[[str], str | None] | None = None
+        self._handler: TraceHandler | None = None
+        self._boundary = Boundary(redactor)
+        self._resource = _resource(endpoints, service)
+        self._processors = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+        self.provider: TracerProvider = RedactingProvider(
+            self._boundary,
+            sampler=ALWAYS_ON,  # a sampled-away block would look like no block
+            resource=self._resource,
+            shutdown_on_exit=False,
+            active_span_processor=self._processors,
+            span_limits=SpanLimits(  # a cut before redaction could leave half a secret
+                max_attribute_length=SpanLimits.UNSET, max_span_attribute_length=SpanLimits.UNSET
+            ),
+        )
+        self._outlets = [_Outlet(endpoint, self._boundary, timeout) for endpoint in endpoints]
+        for outlet in self._outlets:
+            self._processors.add_span_processor(outlet.processor)
+        self._closed = False
+        self._at_exit = _close_at_exit(self)
+
+    @property
+    def withheld(self) -> int:
+        """Spans of which only the structure was sent, because redacting them failed."""
+        return self._boundary.withheld
+
+    def handler(self) -> TraceHandler:
+        """The callback handler that traces LangChain and LangGraph runs; always the same one."""
+        if self._handler is None:
+            from guardrails_mw.telemetry.handler import TraceHandler  # noqa: PLC0415 - only hosts have langchain-core
+
+            self._handler = TraceHandler(self)
+        return self._handler
+
+    def observe(self, decision: Decision) -> None:
+        """Emit a span for every check of a decision, one after the other in time. Never raises.
+
+        The span's parent is the host run that the decision names, else the root of its run or thread;
+        a decision whose run has no span yet starts the run's trace.
+        """
+        if self._closed:
+            return
+        try:
+            self._observe(decision)
+        except Exception:  # noqa: BLE001 - watching must not change what is watched
+            self.failures += 1
+
+    def _observe(self, decision: Decision) -> None:
+        where, end = decision.event.where, time.time_ns()
+        anchors = self.anchors
+        anchor = anchors.get("span", where.span) or anchors.get("run", where.run) or anchors.get("thread", where.thread)
+        if anchor is not None:
+            parent, step = anchor.context, anchor.step
+            trace_id = parent.trace_id
+        else:
+            parent, step = None, None
+            trace_id = seeded_context(where.run).trace_id if where.run else new_context().trace_id
+        contents: dict[str, object] = {} if self.content == "none" else {"input": Told(decision)}
+        for check in reversed(decision.checks):
+            start = end - int(check.seconds * 1e9)
+            context = new_context(trace_id)
+            self.emit(
+                f"apply_guardrail {check.gate}",
+                (context, parent),
+                (start, end),
+                describe=partial(_described, decision, check, context, step),
+                contents=contents,
+                status=Status(StatusCode.ERROR, check.error) if check.error else _OK,
+            )
+            end = start
+
+    def emit(
+        self,
+        name: str,
+        identity: tuple[SpanContext, SpanContext | None],
+        times: tuple[int, int],
+        *,
+        describe: Callable[[], Attributes],
+        contents: Mapping[str, object],
+        status: Status,
+    ) -> None:
+        """Queue a finished span for every endpoint; the arguments are those of `Draft`."""
+        if not self._closed:
+            resource = self._resource
+            self._processors.on_end(
+                Draft(name, identity, times, resource=resource, describe=describe, contents=contents, status=status)
+            )
+
+    def flush(self, budget: float = 3.0) -> bool:
+        """Send what is queued; False where that took longer than `budget` seconds and goes on without us."""
+        threads = [Thread(target=o.processor.force_flush, daemon=True) for o in self._outlets]
+        for thread in threads:
+            thread.start()
+        return _joined(threads, budget)
+
+    def close(self, budget: float = 3.0) -> bool:
+        """Send what is queued and stop; False where `budget` seconds were not enough and spans may be lost.
+
+        Also done at the end of the process, in a bounded time, if nobody did it before.
+        """
+        if self._closed:
+            return True
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        return _joined([outlet.close() for outlet in self._outlets], budget)
+
+
+_OK = Status(StatusCode.OK)
+
+
+def _described(decision: Decision, check: Check, context: SpanContext, step: int | None) -> Attributes:
+    attributes = guardrail(decision, check)
+    attributes["graph.node.id"] = format(context.span_id, "016x")
+    if step is not None:
+        attributes["langfuse.observation.metadata.langgraph_step"] = str(step)
+    return attributes
+
+
+def _resource(endpoints: Sequence[Endpoint], service: str) -> Resource:
+    attributes = {"service.name": service, "openinference.project.name": service}
+    for endpoint in endpoints:
+        attributes |= endpoint.resource
+    return Resource.create(attributes)
+
+
+def _joined(threads: Sequence[Thread], budget: float) -> bool:
+    """Wait for threads, all together no longer than the budget in seconds."""
+    until = time.monotonic() + budget
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
+
+
+def _close_at_exit(tracing: Tracing) -> Callable[[], None]:
+    """Close at the end of the process, without keeping the tracing alive until then."""
+    reference = weakref.ref(tracing)
+
+    def close() -> None:
+        if (alive := reference()) is not None:
+            alive.close(_AT_EXIT)
+
+    return atexit.register(close)
