@@ -106,6 +106,9 @@ def test_unknown_charges_the_hold_and_the_time() -> None:
     b.reserve("r", "k", CALL, 0.0)
     assert b.settle("r", "k", CALL, Outcome("unknown", 3.0, Usage(1, 1)))
     assert b.used("r") == {"usd": 600, "tokens": 150, "model_calls": 1, "tool_calls": 0, "seconds": 3000}
+    b.reserve("r", "k2", TOOL, 0.0)
+    b.settle("r", "k2", TOOL, Outcome("unknown"))
+    assert b.used("r")["seconds"] == 3001
 
 
 def test_released_charges_nothing() -> None:

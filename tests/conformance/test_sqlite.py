@@ -13,6 +13,7 @@ from guardrails_mw.errors import PolicyError, StoreError
 from guardrails_mw.ledger import verify
 from guardrails_mw.store import Claim
 from guardrails_mw.stores import open_store
+from guardrails_mw.stores import sqlite as sqlite_store
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.stores.sqlite import SqliteStore
 
@@ -54,11 +55,14 @@ def test_fork(tmp_path: Path) -> None:
     """A child uses a connection of its own, also when the parent was in the middle of something."""
     store = SqliteStore(tmp_path / "s.db")
     store.append("run", "parent", 0.0, "kind", "{}")
+    inherited = store._db
     with store._lock:  # a thread of the parent that will never give it back in the child
         child = os.fork()
         if child == 0:
             try:
                 store.append("run", "child", 0.0, "kind", "{}")
+                assert store._db is not inherited
+                assert inherited in sqlite_store._orphans  # or it would be closed here, and its file's locks lost
                 store.close()
                 os._exit(0)
             except BaseException:
