@@ -165,6 +165,8 @@ def test_findings_are_spans_of_the_text(text: str) -> None:
         ("host 192.168.10.55", "host [IP_ADDRESS]"),
         ("version 1.2.3.4", "version 1.2.3.4"),
         ("std::vector", "std::vector"),
+        ("section 1.2.3.4.5", "section 1.2.3.4.5"),
+        ("IMEI 490154203237518", "IMEI 490154203237518"),
         (f"it is {SSN}", "it is [US_SSN]"),
         ("ssn 219099999", "ssn [US_SSN]"),
         ("order 219099999", "order 219099999"),

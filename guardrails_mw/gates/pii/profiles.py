@@ -66,6 +66,13 @@ _ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
 _VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$")
+_FIFTH, _LEADING = re.compile(r"\.\d"), re.compile(r"\d\.$")
+_CARD = re.compile(
+    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,17}|35\d{14,17}"
+    r"|50\d{10,17}|6\d{15,18}|1\d{14}",
+    re.ASCII,
+)
+"""Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover and UnionPay, UATP (ISO/IEC 7812 ranges)."""
 _VERSION_REACH = 12
 _IPV6_SHORT = 7
 _WITH_CONTEXT = 0.7
@@ -81,7 +88,15 @@ def _host_address(text: str, match: Match) -> bool:
     value = text[match.start : match.end]
     if "::" in value and len(value) < _IPV6_SHORT:
         return False
+    if _FIFTH.match(text, match.end) or _LEADING.search(text[max(0, match.start - 2) : match.start]):
+        return False
     return not _VERSION.search(text[max(0, match.start - _VERSION_REACH) : match.start].lower())
+
+
+def _issued_card(text: str, match: Match) -> bool:
+    """With as many digits as cards of that prefix have: one number in ten passes the check digit."""
+    digits = "".join(filter(str.isdigit, text[match.start : match.end]))
+    return _CARD.fullmatch(digits) is not None
 
 
 def _dialled(text: str, match: Match) -> bool:
@@ -109,7 +124,9 @@ PROFILES: Mapping[str, Profile] = {
             "US_PASSPORT": ("passport",),
             "US_SSN": ("ssn", "social"),
         },
-        rules={"IP_ADDRESS": _host_address, "PHONE_NUMBER": _dialled, "URL": _explicit_url},
+        rules={
+            "CREDIT_CARD": _issued_card, "IP_ADDRESS": _host_address, "PHONE_NUMBER": _dialled, "URL": _explicit_url,
+        },
         requires={
             "PHONE_NUMBER": r"(?:[0-9][^0-9\n]{0,20}){6}[0-9]",
             "URL": r"https?://|www[0-9]{0,3}\.",

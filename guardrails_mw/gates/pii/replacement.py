@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -81,12 +82,13 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
         if not matches:
             break
         result = apply(text, replaced)
-        fresh = [_original(replaced, m) for m in _outside(result, find(result))]
+        fresh = _originals(replaced, _outside(result, find(result)))
         if not fresh:
             break
         before, matches = matches, _merged([*matches, *fresh])
         if matches == before:
-            stubborn.update(m for m in matches if any(f.start < m.end and m.start < f.end for f in fresh))
+            starts = [m.start for m in matches]
+            stubborn.update(matches[bisect_right(starts, f.start) - 1] for f in fresh)
     return replaced
 
 
@@ -101,19 +103,22 @@ def _in_placeholder(text: str, match: Match) -> bool:
     return found is not None and match.end <= found.end()
 
 
-def _original(replaced: Sequence[Hidden], match: Match) -> Match:
-    """A match in the replaced text, where it lies in the original; widened over what it touches."""
-    shift, start, end = 0, -1, -1
+def _originals(replaced: Sequence[Hidden], matches: Sequence[Match]) -> list[Match]:
+    """Matches in the replaced text, where they lie in the original; widened over what they touch."""
+    begins, finishes, shifts = [], [], [0]
     for old, new in replaced:
-        begin, finish = old.start + shift, old.start + shift + len(new)
-        if start < 0 and match.start < finish:
-            start = old.start if match.start >= begin else match.start - shift
-        if end < 0 and match.end <= finish:
-            end = old.end if match.end > begin else match.end - shift
-        shift += len(new) - (old.end - old.start)
-    return match._replace(
-        start=match.start - shift if start < 0 else start, end=match.end - shift if end < 0 else end
-    )
+        begins.append(old.start + shifts[-1])
+        finishes.append(begins[-1] + len(new))
+        shifts.append(finishes[-1] - old.end)
+    found = []
+    for match in matches:
+        first, last = bisect_right(finishes, match.start), bisect_left(finishes, match.end)
+        inside = first < len(begins) and begins[first] <= match.start
+        start = replaced[first].match.start if inside else match.start - shifts[first]
+        inside = last < len(begins) and begins[last] < match.end
+        end = replaced[last].match.end if inside else match.end - shifts[last]
+        found.append(match._replace(start=start, end=end))
+    return found
 
 
 def _merged(matches: Sequence[Match]) -> list[Match]:
