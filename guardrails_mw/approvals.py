@@ -109,7 +109,7 @@ class Approvals:
             return approval
         return self.get(approval.id)
 
-    def find(self, id: str) -> Approval | None:  # noqa: A002 - the field's name
+    def find(self, id: str) -> Approval | None:
         """The approval, or None; one whose time is over is expired on the way."""
         raw = self._store.get(_PREFIX + id)
         if raw is None:
@@ -119,7 +119,7 @@ class Approvals:
             return self._change(approval, state=EXPIRED, by=CLOCK)
         return approval
 
-    def get(self, id: str) -> Approval:  # noqa: A002 - the field's name
+    def get(self, id: str) -> Approval:
         """The approval. Raises `UnknownApproval`."""
         found = self.find(id)
         if found is None:
@@ -133,7 +133,7 @@ class Approvals:
 
     def approve(
         self,
-        id: str,  # noqa: A002 - the field's name
+        id: str,
         *,
         by: str,
         args: dict[str, object] | None = None,
@@ -142,22 +142,22 @@ class Approvals:
         """Let it happen, perhaps with other arguments. Raises `AlreadyDecided`, `UnknownApproval`."""
         return self._decide(id, APPROVED, by, feedback, args)
 
-    def reject(self, id: str, *, by: str, feedback: str = "") -> Approval:  # noqa: A002 - the field's name
+    def reject(self, id: str, *, by: str, feedback: str = "") -> Approval:
         """Do not let it happen. Raises `AlreadyDecided`, `UnknownApproval`."""
         return self._decide(id, REJECTED, by, feedback, None)
 
-    def claim(self, id: str) -> bool:  # noqa: A002 - the field's name
+    def claim(self, id: str) -> bool:
         """Take the right to carry it out; True for exactly one caller."""
         found = self.get(id)
         return found.state == APPROVED and self._swap(found, replace(found, state=EXECUTED))
 
-    def unclaim(self, id: str) -> None:  # noqa: A002 - the field's name
+    def unclaim(self, id: str) -> None:
         """Give the right back: it was not carried out after all."""
         found = self.get(id)
         if found.state == EXECUTED:
             self._swap(found, replace(found, state=APPROVED))
 
-    def reopen(self, id: str, reasons: Sequence[str], due: float) -> Approval:  # noqa: A002 - the field's name
+    def reopen(self, id: str, reasons: Sequence[str], due: float) -> Approval:
         """Ask again, because reasons came up that the answer did not cover."""
         found = self.get(id)
         merged = tuple(sorted({*found.reasons, *reasons}))
@@ -170,7 +170,7 @@ class Approvals:
         swept = (self.find(key.removeprefix(_PREFIX)) for key in keys)
         return [item for item in swept if item is not None and item.state == EXPIRED]
 
-    def _decide(self, id: str, state: str, by: str, feedback: str, args: dict[str, object] | None) -> Approval:  # noqa: A002
+    def _decide(self, id: str, state: str, by: str, feedback: str, args: dict[str, object] | None) -> Approval:
         if not by:
             raise ValueError("an answer needs a name: by=")
         found = self.get(id)

@@ -91,7 +91,7 @@ class Condition:
 
 def _refuse_unknown(node: ast.AST) -> None:
     if not isinstance(node, _ALLOWED):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004 - one kind of error for one kind of mistake
             f"a condition cannot use {type(node).__name__}; it compares values with and, or, not, in, ==, <, >"
         )
     if isinstance(node, ast.Name) and node.id not in _NAMES:
@@ -100,5 +100,3 @@ def _refuse_unknown(node: ast.AST) -> None:
         fields = _FIELDS.get(node.value.id)
         if fields and node.attr not in fields:
             raise ValueError(f"unknown name {node.value.id}.{node.attr}; {nearest(node.attr, fields)}")
-
-

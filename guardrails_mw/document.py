@@ -39,7 +39,7 @@ for _tag, _pattern, _first in (
 
 
 class Document:
-    """The data of a YAML file with its lines.
+    r"""The data of a YAML file with its lines.
 
     Args:
         source: the text.
@@ -49,7 +49,7 @@ class Document:
     Raises:
         PolicyError: not YAML, a duplicate key, a tag, an unset variable, or nothing in it.
 
-    >>> document = Document("a: 1\\nb: {c: '${X:-two}'}", file="p.yaml", env={})
+    >>> document = Document("a: 1\nb: {c: '${X:-two}'}", file="p.yaml", env={})
     >>> document.data, document.line(("b", "c"))
     ({'a': 1, 'b': {'c': 'two'}}, 2)
     """
@@ -136,7 +136,8 @@ class Document:
         name, default = match.group(1), match.group(2)
         value = self._env.get(name) or default
         if value is None:
-            raise self.error(path, f"the environment variable {name} is not set; write ${{{name}:-default}} for a default")
+            hint = f"write ${{{name}:-default}} for a default"
+            raise self.error(path, f"the environment variable {name} is not set; {hint}")
         return value
 
 

@@ -116,8 +116,9 @@ class Enforcer:
 
     def vouch(self, event: Event, decision: Decision) -> None:
         """Our own words in place of something blocked: they need no decision when they come by again."""
-        own = replace(decision, event=event, action=Action.ALLOW, verdict=ALLOWED, content=event.content, would=event.content)
-        self._remember(self._mark(event, event.content), own)
+        content = event.content
+        own = replace(decision, event=event, action=Action.ALLOW, verdict=ALLOWED, content=content, would=content)
+        self._remember(self._mark(event, content), own)
 
     @staticmethod
     def _mark(event: Event, content: Content) -> tuple[str, ...]:
@@ -160,7 +161,8 @@ class Enforcer:
             if approval is None:
                 if decision.action is not Action.ASK:
                     return decision
-                approval = self.approvals.open(replace(self._question(id_, decision), expected=expected, rollback=rollback))
+                question = self._question(id_, decision)
+                approval = self.approvals.open(replace(question, expected=expected, rollback=rollback))
             elif self._uncovered(approval, decision):
                 approval = self.approvals.reopen(id_, decision.asks, time.time() + self._ask_for(decision.event).within)
             while approval.state == PENDING:

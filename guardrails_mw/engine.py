@@ -7,6 +7,7 @@ failures, combination and elapsed-time checks live here, once.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import secrets
@@ -106,10 +107,8 @@ class Engine:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
         for step in self._plan.get(decision.stage, ()):
             if step.gate.name in decision.held and isinstance(step.gate, HoldingGate):
-                try:
+                with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
                     step.gate.settle(decision.event, outcome)
-                except Exception:  # noqa: BLE001 - the hold stays and is charged in full, the strict side
-                    continue
 
     def close(self) -> None:
         """Stop workers, processes and gates."""
@@ -277,10 +276,8 @@ class Engine:
         asked = {check.gate for check in checks}
         for step in self._plan.get(event.stage, ()):
             if step.gate.name in asked and isinstance(step.gate, HoldingGate):
-                try:
+                with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
                     step.gate.settle(event, Outcome(status))
-                except Exception:  # noqa: BLE001 - the hold stays and is charged in full, the strict side
-                    continue
 
     async def _record(self, decision: Decision) -> Decision:
         recorder = self._recorder
@@ -295,10 +292,8 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
                 decision = self._unrecorded(decision, error)
         for observer in self.observers:
-            try:
+            with contextlib.suppress(Exception):  # watching must not change what is watched
                 observer(decision)
-            except Exception:  # noqa: BLE001, S112 - watching must not change what is watched
-                continue
         return decision
 
     def _unrecorded(self, decision: Decision, error: Exception) -> Decision:

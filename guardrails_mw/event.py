@@ -30,7 +30,7 @@ __all__ = [
     "Where",
 ]
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json]"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 """A value as JSON knows it. `Content` also accepts other objects and marks them unreadable."""
 
 Path: TypeAlias = tuple[str | int, ...]

@@ -19,7 +19,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from guardrails_mw.errors import GateError
+from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.event import Event, Stage
 from guardrails_mw.verdict import Outcome, Verdict
 
@@ -107,7 +107,7 @@ class Gate(ABC):
         self.name = name
 
     @classmethod
-    def build(cls, config: GateConfig, site: Site) -> Gate:
+    def build(cls, config: GateConfig, site: Site) -> Gate:  # noqa: ARG003 - subclasses read it
         """Make the gate from its checked keys. Raises `PolicyError` for what only it can see is wrong."""
         return cls(site.name)
 
@@ -115,10 +115,10 @@ class Gate(ABC):
     def check(self, event: Event) -> Verdict | Awaitable[Verdict]:
         """Decide. May be `async`. Raising means "could not decide", never "block"."""
 
-    def warm(self) -> None:
+    def warm(self) -> None:  # noqa: B027 - most gates have nothing to load
         """Load what the first check would load, so that its time is not charged to a request."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most gates hold nothing
         """Free what the gate holds."""
 
 
@@ -157,7 +157,8 @@ class GateTypes:
         found = self._points[name]
         if isinstance(found, EntryPoint):
             found = self._points[name] = found.load()
-        assert isinstance(found, type) and issubclass(found, Gate), f"{name} is not a Gate"
+        if not (isinstance(found, type) and issubclass(found, Gate)):
+            raise PolicyError(f"the installed gate type {name!r} is not a Gate")
         return found
 
 

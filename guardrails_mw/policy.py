@@ -256,7 +256,9 @@ class Policy(_Section):
     _hash: str = PrivateAttr(default="")
     _base: Path = PrivateAttr(default=Path())
 
-    reserved: ClassVar[frozenset[str]] = frozenset({"tools", "budget", "loops", "unchecked", "engine", "ledger", "seam"})
+    reserved: ClassVar[frozenset[str]] = frozenset(
+        {"approval", "budget", "callbacks", "engine", "ledger", "loops", "seam", "tools", "unchecked"}
+    )
     """Gate names that the sections below `gates` take for themselves."""
 
     @property
@@ -288,9 +290,10 @@ class Policy(_Section):
     def load(cls, document: Document, types: GateTypes | None = None, base: Path | None = None) -> Policy:
         """Make a policy from a document that was read."""
         types = types or GateTypes.installed()
-        data = dict(document.data)
+        data: dict[str, object] = dict(document.data)
         errors: list[PolicyError] = []
-        data["gates"] = _gate_configs(document, types, errors)
+        configs = _gate_configs(document, types, errors)
+        data["gates"] = configs
         data["stages"] = _stage_lists(data.get("stages", {}))
         policy = None
         try:
@@ -339,9 +342,8 @@ def _cross_check(policy: Policy, types: GateTypes) -> list[tuple[Loc, str]]:
     """What only the whole policy can show."""
     problems: list[tuple[Loc, str]] = []
     used = set(policy.record.redact)
-    for name in policy.gates:
-        if name in policy.reserved:
-            problems.append((("gates", name), f"this name is taken; reserved: {', '.join(sorted(policy.reserved))}"))
+    taken = f"this name is taken; reserved: {', '.join(sorted(policy.reserved))}"
+    problems += [(("gates", name), taken) for name in policy.gates if name in policy.reserved]
     for stage, plan in policy.stages.items():
         used.update(plan.gates)
         for index, name in enumerate(plan.gates):
@@ -354,7 +356,8 @@ def _cross_check(policy: Policy, types: GateTypes) -> list[tuple[Loc, str]]:
             problems.append((("stages", stage.value), "a gate is named twice"))
     for index, name in enumerate(policy.record.redact):
         if name not in policy.gates:
-            problems.append((("record", "redact", index), f"unknown gate {name!r}; {nearest(name, sorted(policy.gates))}"))
+            hint = nearest(name, sorted(policy.gates))
+            problems.append((("record", "redact", index), f"unknown gate {name!r}; {hint}"))
     problems += [(("gates", name), "no stage uses this gate") for name in policy.gates if name not in used]
     if not (policy.stages or policy.governs_tools or policy.budgets or policy.loops):
         problems.append(((), "nothing is guarded; name at least one of: stages, tools, budgets, loops"))
@@ -366,7 +369,7 @@ def _cross_check(policy: Policy, types: GateTypes) -> list[tuple[Loc, str]]:
 def _explained(document: Document, model: type[BaseModel], error: object, prefix: Loc = ()) -> PolicyError:
     """A pydantic error in the words of the file."""
     assert isinstance(error, dict)
-    loc: Loc = prefix + tuple(part for part in error["loc"] if part not in ("[key]",))
+    loc: Loc = prefix + tuple(part for part in error["loc"] if part != "[key]")
     kind, message = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
         message = f"unknown key; {nearest(str(loc[-1]), _keys_at(model, error['loc'][:-1]))}"

@@ -38,7 +38,8 @@ class LedgerRecorder:
         event = decision.event
         digest = self._digest(event.content.value)
         verdict = decision.verdict
-        key = f"{event.key}|{event.stage}|{digest[:16]}|{verdict.action:d}|{verdict.reason}|{decision.policy}|{decision.seam}"
+        said = f"{verdict.action:d}|{verdict.reason}|{decision.policy}|{decision.seam}"
+        key = f"{event.key}|{event.stage}|{digest[:16]}|{said}"
         self._ledger.record(event.where.run or "direct", key, "decision", self._body(decision, digest))
 
     def approval(self, approval: Approval) -> None:

@@ -196,5 +196,3 @@ def _serve(pipe: Connection, recipe: Callable[[], Callable[[object], object]]) -
             pipe.send((True, check(event)))
         except Exception as error:  # noqa: BLE001 - becomes the parent's GateError
             pipe.send((False, getattr(error, "code", "gate_error")))
-
-

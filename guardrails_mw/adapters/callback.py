@@ -72,11 +72,13 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     # every run is noted, so that the top-level run of each is known
 
-    def on_chain_start(self, serialized: object, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object) -> None:  # type: ignore[override]
+    def on_chain_start(
+        self, serialized: object, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object
+    ) -> None:
         """Note where the run belongs."""
         self._note(run_id, parent_run_id)
 
-    def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
+    def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:
         """At the end of the top-level run, raise the block that something swallowed on the way."""
         entry = self._close(run_id)
         if entry is not None and entry.root == run_id:
@@ -92,19 +94,37 @@ class GuardrailsHandler(BaseCallbackHandler):
             with self._lock:
                 self._tripped.pop(run_id, None)
 
-    def on_chat_model_start(self, serialized: object, messages: list[list[BaseMessage]], *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+    def on_chat_model_start(
+        self,
+        serialized: object,
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Decide what goes into the model, and whether it may be called."""
         entry = self._note(run_id, parent_run_id)
         if (metadata or {}).get("guardrails") == id(self._enforcer):
             entry.guarded = True
             return
-        with self._failing_closed():
+        with _FailClosed():
             here = self._here(entry)
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
             self._model(flat, here, entry, run_id, metadata or {})
 
-    def on_llm_start(self, serialized: object, prompts: list[str], *, run_id: UUID, parent_run_id: UUID | None = None, metadata: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+    def on_llm_start(
+        self,
+        serialized: object,
+        prompts: list[str],
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Decide what goes into a model that takes plain text."""
         self.on_chat_model_start(
             serialized,
@@ -114,12 +134,12 @@ class GuardrailsHandler(BaseCallbackHandler):
             metadata=metadata,
         )
 
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
         entry = self._close(run_id)
         if entry is None or entry.guarded:
             return
-        with self._failing_closed():
+        with _FailClosed():
             self._settle(entry, _outcome(response, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             for index, generation in enumerate(g for batch in response.generations for g in batch):
@@ -139,7 +159,16 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is not None:
             self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
 
-    def on_tool_start(self, serialized: Mapping[str, object] | None, input_str: str, *, run_id: UUID, parent_run_id: UUID | None = None, inputs: Mapping[str, object] | None = None, **kwargs: object) -> None:  # type: ignore[override]
+    def on_tool_start(
+        self,
+        serialized: Mapping[str, object] | None,
+        input_str: str,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        inputs: Mapping[str, object] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Decide a tool call and have people asked, before the tool runs."""
         entry = self._note(run_id, parent_run_id)
         name = str(kwargs.get("name") or (serialized or {}).get("name") or "")
@@ -147,7 +176,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         if call_id and CALLING.get() == (id(self._enforcer), call_id):
             entry.guarded = True
             return
-        with self._failing_closed():
+        with _FailClosed():
             here = self._here(entry)
             args: Mapping[str, Json] = inputs if inputs is not None else {"input": input_str}  # type: ignore[assignment]
             entry.call = ToolCall(name, args, call_id or ("" if here.where.task else str(run_id)))
@@ -164,11 +193,13 @@ class GuardrailsHandler(BaseCallbackHandler):
         entry = self._close(run_id)
         if entry is None or entry.guarded:
             return
-        with self._failing_closed():
+        with _FailClosed():
             self._settle(entry, Outcome("done", time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             call = entry.call or ToolCall("", id=str(run_id))
-            message = output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
+            message = (
+                output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
+            )
             message = named(message, here)
             if isinstance(output, ToolMessage):
                 output.id = message.id  # so that it is known again in the conversation
@@ -251,10 +282,6 @@ class GuardrailsHandler(BaseCallbackHandler):
     def _close(self, run_id: UUID) -> _Open | None:
         with self._lock:
             return self._open.pop(run_id, None)
-
-    @staticmethod
-    def _failing_closed() -> _FailClosed:
-        return _FailClosed()
 
 
 class _FailClosed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import RunnableConfig
 from langchain_core.tools import BaseTool
@@ -16,7 +16,7 @@ from langgraph.types import Command
 
 from guardrails_mw.adapters.host import Here, Runs, message_events, name_of, pause, tool_call, with_content
 from guardrails_mw.adapters.model import refusal_message
-from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted
+from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.seam import NODES, Power
@@ -115,9 +115,7 @@ class Nodes:
             Stage.INPUT, Content(args), Origin.SYSTEM, here.actor, here.where, call, here.key("step", here.where.task)
         )
 
-    async def _said(
-        self, messages: Sequence[BaseMessage], here: Here
-    ) -> tuple[list[BaseMessage], Decision | None]:
+    async def _said(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
         """Replacements for what people and tools said since the last answer, and the block if there is one."""
         seam = NODES if here.pausable else NODES.without(Power.ASK)
         answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
@@ -170,12 +168,12 @@ class _GuardedToolNode:
             await permitted(self._enforcer, tool_call(call, known), here, NODES)
 
     def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
-        return drive(self._call(request, lambda changed: Either(lambda: execute(changed), _unreachable)))
+        return drive(self._call(request, lambda changed: Either(lambda: execute(changed), unreachable)))
 
     async def _arun(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolResult]]
     ) -> ToolResult:
-        return await drive_async(self._call(request, lambda changed: Either(_never, lambda: execute(changed))))
+        return await drive_async(self._call(request, lambda changed: Either(never, lambda: execute(changed))))
 
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
@@ -198,11 +196,3 @@ def _node(flow: Callable[[State], Flow[object]], name: str) -> Node:
         return await drive_async(flow(state))
 
     return RunnableLambda(sync, afunc=asynchronous, name=name)
-
-
-async def _unreachable() -> ToolMessage:
-    raise RuntimeError("a flow was driven the wrong way")
-
-
-def _never() -> ToolMessage:
-    raise RuntimeError("a flow was driven the wrong way")

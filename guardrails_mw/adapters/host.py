@@ -130,7 +130,7 @@ def can_pause(configurable: Mapping[str, object]) -> bool:
 
 def pause(payload: dict[str, object]) -> None:
     """Pause the graph until it is resumed. What the resume brings along is ignored."""
-    from langgraph.types import interrupt  # noqa: PLC0415 - only graphs can pause
+    from langgraph.types import interrupt
 
     interrupt(payload)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 from langchain.agents.middleware import AgentMiddleware
 from langchain.agents.middleware.types import (
@@ -12,13 +13,14 @@ from langchain.agents.middleware.types import (
     ModelResponse,
 )
 from langchain.agents.structured_output import ToolStrategy
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, RemoveMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from guardrails_mw.adapters.host import Runs, message_events, with_content
 from guardrails_mw.adapters.model import guard_model
-from guardrails_mw.adapters.tools import ToolResult, guarded_call
+from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
 from guardrails_mw.seam import MIDDLEWARE, Power
@@ -57,13 +59,13 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
-        return drive(self._tool(request, lambda changed: Either(lambda: handler(changed), _unreachable)))
+        return drive(self._tool(request, lambda changed: Either(lambda: handler(changed), unreachable)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
     ) -> ToolResult:
         """Run the tool under guard."""
-        return await drive_async(self._tool(request, lambda changed: Either(_unreachable, lambda: handler(changed))))
+        return await drive_async(self._tool(request, lambda changed: Either(never, lambda: handler(changed))))
 
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
@@ -76,7 +78,8 @@ class GuardrailsMiddleware(AgentMiddleware):
             self._check_tools(request.tools)
             self._seen = names
         answers = frozenset(_answer_names(request))
-        return request.override(model=guard_model(request.model, self._enforcer, self._runs, MIDDLEWARE, answers))  # type: ignore[typeddict-item]
+        guarded = guard_model(request.model, self._enforcer, self._runs, MIDDLEWARE, answers)
+        return request.override(model=cast("BaseChatModel", guarded))
 
     async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
         """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
@@ -110,7 +113,3 @@ def _answer_names(request: ModelRequest) -> list[str]:
         return [spec.name for spec in wanted.schema_specs]
     schema = getattr(wanted, "schema", wanted)
     return [str(getattr(schema, "__name__", ""))] if schema is not None else []
-
-
-async def _unreachable() -> ToolResult:
-    raise RuntimeError("a flow was driven the wrong way")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -64,7 +64,7 @@ class GuardedChatModel(BaseChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return self.inner._llm_type  # noqa: SLF001 - the guard stands in for it
+        return self.inner._llm_type
 
     @property
     def guarded_by(self) -> Enforcer:
@@ -72,16 +72,20 @@ class GuardedChatModel(BaseChatModel):
         return self._enforcer
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> object:  # type: ignore[override]
-        return self.inner._get_ls_params(stop=stop, **kwargs)  # noqa: SLF001
+        return self.inner._get_ls_params(stop=stop, **kwargs)
 
-    def bind_tools(self, tools: Sequence[dict[str, object] | type | Callable[..., object] | BaseTool], **kwargs: object) -> Runnable[LanguageModelInput, AIMessage]:  # type: ignore[override]
+    def bind_tools(
+        self, tools: Sequence[dict[str, object] | type | Callable[..., object] | BaseTool], **kwargs: object
+    ) -> Runnable[LanguageModelInput, AIMessage]:
         """Bind tools the way the inner model spells them."""
         bound = self.inner.bind_tools(tools, **kwargs)  # type: ignore[arg-type]
         if isinstance(bound, RunnableBinding):
             return self.bind(**bound.kwargs)
         return self
 
-    def with_structured_output(self, schema: dict[str, object] | type, **kwargs: object) -> Runnable[LanguageModelInput, object]:  # type: ignore[override]
+    def with_structured_output(  # type: ignore[override]
+        self, schema: dict[str, object] | type, **kwargs: object
+    ) -> Runnable[LanguageModelInput, object]:
         """Answers in a schema: the tool that carries such an answer is output, not a call."""
         name = convert_to_openai_tool(schema)["function"]["name"]
         answering = self.model_copy(update={"answers": self.answers | {name}})
@@ -94,12 +98,16 @@ class GuardedChatModel(BaseChatModel):
         messages = super()._convert_input(model_input).to_messages()
         return ChatPromptValue(messages=drive(self._cleaning(messages)))
 
-    async def ainvoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object) -> AIMessage:  # type: ignore[override]  # noqa: A002
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
+    ) -> AIMessage:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
         messages = super()._convert_input(input).to_messages()
         return await super().ainvoke(await drive_async(self._cleaning(messages)), config, **kwargs)  # type: ignore[arg-type]
 
-    async def astream(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[AIMessageChunk]:  # type: ignore[override]  # noqa: A002
+    async def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
+    ) -> AsyncIterator[AIMessageChunk]:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
         messages = super()._convert_input(input).to_messages()
         async for chunk in super().astream(await drive_async(self._cleaning(messages)), config, **kwargs):  # type: ignore[arg-type]
@@ -144,19 +152,19 @@ class GuardedChatModel(BaseChatModel):
     def _whole(self, stop: list[str] | None, kwargs: dict[str, object]) -> _Call:
         inner = self.inner
         return lambda messages: Either(
-            lambda: inner._generate(messages, stop, None, **kwargs),  # noqa: SLF001
-            lambda: inner._agenerate(messages, stop, None, **kwargs),  # noqa: SLF001
+            lambda: inner._generate(messages, stop, None, **kwargs),
+            lambda: inner._agenerate(messages, stop, None, **kwargs),
         )
 
     def _streamed(self, stop: list[str] | None, kwargs: dict[str, object]) -> _Call:
         inner = self.inner
-        if type(inner)._stream is BaseChatModel._stream and type(inner)._astream is BaseChatModel._astream:  # noqa: SLF001
+        if type(inner)._stream is BaseChatModel._stream and type(inner)._astream is BaseChatModel._astream:
             return self._whole(stop, kwargs)
         if hasattr(inner, "stream_usage"):
             kwargs = {"stream_usage": True, **kwargs}  # without it a custom base_url reports no tokens
         return lambda messages: Either(
-            lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),  # noqa: SLF001
-            lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),  # noqa: SLF001
+            lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
+            lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
 
     async def _cleaning(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -184,12 +192,12 @@ class GuardedChatModel(BaseChatModel):
             return self._refused(refused)
         for number in range(_MAX_REASKS + 1):
             result, decision = await self._attempt(checked, here, f"{attempt}#{number}", call)
-            if decision is None or not decision.blocked:
+            if decision is None:
                 return result
             if decision.verdict.remedy is not Remedy.REASK or number == _MAX_REASKS:
-                break
+                return self._refused(decision)
             checked += [AIMessage(result.generations[0].message.content), HumanMessage(decision.verdict.note)]
-        return self._refused(decision)
+        raise AssertionError("the last round returns")
 
     async def _checked(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
@@ -229,9 +237,9 @@ class GuardedChatModel(BaseChatModel):
         self._enforcer.engine.settle(permit, self._outcome(result, asked, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
-            message, decision = await self._answer(generation.message, here, f"{attempt}.{index}")
-            if decision is not None and decision.blocked:
-                return result, decision
+            message, blocked = await self._answer(generation.message, here, f"{attempt}.{index}")
+            if blocked is not None:
+                return result, blocked
             generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
         return result.model_copy(update={"generations": generations}), None
 
@@ -252,7 +260,7 @@ class GuardedChatModel(BaseChatModel):
             message = with_content(message, decision.content.value)
         if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
             return await self._proposed(message, here, key)
-        return message, decision
+        return message, None
 
     async def _proposed(self, message: AIMessage, here: Here, key: str) -> tuple[BaseMessage, Decision | None]:
         """Decide what the model wants to call, as far as this seam has to."""
@@ -275,13 +283,13 @@ class GuardedChatModel(BaseChatModel):
             if decision.blocked:
                 return message, decision
             self._enforcer.engine.settle(decision, Outcome("done"))
-            calls.append({**host_call, "args": decision.content.value})
+            calls.append({**host_call, "args": cast("dict[str, object]", decision.content.value)})
         return message.model_copy(update={"tool_calls": calls}), None
 
     def _model_event(self, messages: Sequence[BaseMessage], here: Here, attempt: str) -> Event:
-        params = self.inner._get_ls_params()  # noqa: SLF001
+        params = self.inner._get_ls_params()
         call = ModelCall(
-            name=str(params.get("ls_model_name") or self.inner._llm_type),  # noqa: SLF001
+            name=str(params.get("ls_model_name") or self.inner._llm_type),
             input_tokens=tokens([message.text for message in messages]),
             max_tokens=int(params.get("ls_max_tokens") or 0),
         )
@@ -329,7 +337,9 @@ def guard_model(
         return model
     if isinstance(model, RunnableBinding):
         inner = guard_model(model.bound, enforcer, runs, seam, answers)
-        return RunnableBinding(bound=inner, kwargs=model.kwargs, config=model.config, config_factories=model.config_factories)
+        return RunnableBinding(
+            bound=inner, kwargs=model.kwargs, config=model.config, config_factories=model.config_factories
+        )
     if not isinstance(model, BaseChatModel):
         raise TypeError(
             f"guard.model takes a chat model, not {type(model).__name__}; guard the models inside it: "
@@ -344,7 +354,7 @@ def guard_model(
         metadata={**(model.metadata or {}), "guardrails": id(enforcer)},
         tags=model.tags,
     )
-    guarded._enforcer, guarded._runs, guarded._seam = enforcer, runs, seam  # noqa: SLF001
+    guarded._enforcer, guarded._runs, guarded._seam = enforcer, runs, seam
     return guarded
 
 

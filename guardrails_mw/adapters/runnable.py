@@ -26,7 +26,7 @@ from guardrails_mw.wait import Either, drive, drive_async
 __all__ = ["GuardedRunnable"]
 
 I = TypeVar("I")  # noqa: E741 - in and out
-O = TypeVar("O")  # noqa: E741
+O = TypeVar("O")  # noqa: E741 - in and out
 _INSIDE = Seam(
     "runnable", {stage: power for stage, power in RUNNABLE.powers.items() if stage not in (Stage.INPUT, Stage.OUTPUT)}
 )
@@ -53,19 +53,19 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         """What the inner chain gives."""
         return self._inner.OutputType
 
-    def invoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:  # noqa: A002
+    def invoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
         return drive(self._flow(input, config, kwargs, streamed=False))
 
-    async def ainvoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:  # noqa: A002
+    async def ainvoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
         return await drive_async(self._flow(input, config, kwargs, streamed=False))
 
-    def stream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[O]:  # type: ignore[override]  # noqa: A002
+    def stream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[O]:
         """Run the chain under guard; its pieces come together once they were decided."""
         yield drive(self._flow(input, config, kwargs, streamed=True))
 
-    async def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:  # type: ignore[override]  # noqa: A002
+    async def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:
         """Run the chain under guard; its pieces come together once they were decided."""
         yield await drive_async(self._flow(input, config, kwargs, streamed=True))
 
@@ -115,7 +115,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             return refusal_message(self._enforcer, decision)  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
             return self._enforcer.refusal(decision)  # type: ignore[return-value]
-        self._enforcer.raise_block(decision)
+        return self._enforcer.raise_block(decision)
 
     def _output_form(self) -> object:
         try:
@@ -129,7 +129,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
 
 def _last(inner: object) -> object:
     """The form of a sequence that ends in a chat model, whose output type is a union of messages."""
-    from langchain_core.language_models import BaseChatModel  # noqa: PLC0415 - only needed for a refusal
+    from langchain_core.language_models import BaseChatModel
 
     last = getattr(inner, "last", inner)
     last = getattr(last, "bound", last)
@@ -161,14 +161,15 @@ def _restored(original: O, new: object) -> O:
     if isinstance(original, BaseMessage):
         result = original.model_copy(update={"content": new})
     elif isinstance(original, PromptValue):
-        from langchain_core.prompt_values import ChatPromptValue  # noqa: PLC0415 - rare
+        from langchain_core.prompt_values import ChatPromptValue
 
         assert isinstance(new, list)
         result = ChatPromptValue(messages=[_restored(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
     elif isinstance(original, BaseModel):
         result = type(original).model_validate(new)
     elif isinstance(original, Mapping) and isinstance(new, Mapping):
-        result = dict(zip(new, (_restored(o, n) for o, n in zip(original.values(), new.values(), strict=True)), strict=True))
+        pairs = zip(new.items(), original.values(), strict=True)
+        result = {key: _restored(old, value) for (key, value), old in pairs}
     elif isinstance(original, list | tuple) and isinstance(new, list):
         result = [_restored(o, n) for o, n in zip(original, new, strict=True)]
     return result  # type: ignore[return-value]

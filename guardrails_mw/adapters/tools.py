@@ -6,8 +6,9 @@ The middleware, the tool node and (without edits) the callbacks share this flow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.messages import ToolMessage
@@ -17,12 +18,22 @@ from langgraph.types import Command
 
 from guardrails_mw.adapters.host import CALLING, Here, digest, pause, tool_call
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.event import Content, Event, Json, Origin, Stage, ToolCall
 from guardrails_mw.seam import Power, Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import Either
 
-__all__ = ["ToolResult", "call_event", "guarded_call", "named", "permitted", "rejection", "result_event"]
+__all__ = [
+    "ToolResult",
+    "call_event",
+    "guarded_call",
+    "named",
+    "never",
+    "permitted",
+    "rejection",
+    "result_event",
+    "unreachable",
+]
 
 ToolResult = ToolMessage | Command[object]
 """What a tool gives back to a graph."""
@@ -53,7 +64,7 @@ async def guarded_call(
     decision = enforcer.begin(await permitted(enforcer, call, here, seam))
     if decision.blocked:
         return rejection(enforcer, decision, request.tool_call, here)
-    args = decision.content.value
+    args = cast("dict[str, Json]", decision.content.value)
     token = CALLING.set((id(enforcer), call.id))
     began = time.perf_counter()
     try:
@@ -66,8 +77,7 @@ async def guarded_call(
     finally:
         CALLING.reset(token)
     enforcer.engine.settle(decision, Outcome("done", time.perf_counter() - began))
-    done = replace(call, args=args if isinstance(args, Mapping) else call.args)
-    return await _gated(enforcer, result, done, request.tool_call, here, seam)
+    return await _gated(enforcer, result, replace(call, args=args), request.tool_call, here, seam)
 
 
 async def _gated(
@@ -128,3 +138,13 @@ def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: 
     )
     enforcer.vouch(result_event(message, tool_call(call), here), decision)
     return message
+
+
+def never() -> ToolMessage:
+    """Stands for the synchronous form of a call in a flow that is awaited."""
+    raise RuntimeError("a flow was driven the wrong way")
+
+
+async def unreachable() -> ToolMessage:
+    """Stands for the asynchronous form of a call in a flow that is driven by hand."""
+    raise RuntimeError("a flow was driven the wrong way")

@@ -82,7 +82,7 @@ class SchemaCheck:
         Raises:
             GateError: ``deadline``, when following references outlasts the gate's time.
         """
-        from guardrails_mw.gates.json_keywords import TooMuchError, counted  # noqa: PLC0415
+        from guardrails_mw.gates.json_keywords import TooMuchError, counted
 
         try:
             with counted():
@@ -98,10 +98,10 @@ class SchemaCheck:
         return list(dict.fromkeys(f"at {place}: {message}" for place, message in zip(places, messages, strict=True)))
 
     def _build(self) -> Validator:
-        from jsonschema.exceptions import SchemaError  # noqa: PLC0415  # an extra
-        from referencing import Registry  # noqa: PLC0415
+        from jsonschema.exceptions import SchemaError  # an extra
+        from referencing import Registry
 
-        from guardrails_mw.gates.json_keywords import validator_type  # noqa: PLC0415
+        from guardrails_mw.gates.json_keywords import validator_type
 
         kind = validator_type()
         try:
@@ -134,7 +134,7 @@ class SchemaCheck:
             raise self._error("$", "'unevaluatedProperties' and 'patternProperties' cannot stand in one schema here")
 
     def _refuse_pattern(self, path: str, pattern: str) -> None:
-        from guardrails_mw.gates.json_keywords import compiled  # noqa: PLC0415
+        from guardrails_mw.gates.json_keywords import compiled
 
         try:
             compiled(pattern)
@@ -143,9 +143,9 @@ class SchemaCheck:
             raise self._error(path, f"the pattern {pattern[:80]!r} is not RE2 ({error}); {known}") from None
 
     def _refuse_dangling(self) -> None:
-        from referencing import Registry  # noqa: PLC0415
-        from referencing.exceptions import Unresolvable  # noqa: PLC0415
-        from referencing.jsonschema import DRAFT202012  # noqa: PLC0415
+        from referencing import Registry
+        from referencing.exceptions import Unresolvable
+        from referencing.jsonschema import DRAFT202012
 
         root = DRAFT202012.create_resource(self._schema)
         resolver = Registry().with_resource("", root).resolver()

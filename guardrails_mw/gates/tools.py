@@ -36,7 +36,9 @@ class ToolsGate(Gate):
     ) -> None:
         super().__init__("tools")
         self._tools, self._default, self._tiers = dict(tools), default, dict(tiers)
-        self._args = {n: SchemaCheck.from_file(t.args_schema, base) for n, t in tools.items() if t.args_schema is not None}
+        self._args = {
+            n: SchemaCheck.from_file(t.args_schema, base) for n, t in tools.items() if t.args_schema is not None
+        }
         self._results = {
             n: SchemaCheck.from_file(t.result_schema, base) for n, t in tools.items() if t.result_schema is not None
         }

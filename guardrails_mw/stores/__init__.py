@@ -33,14 +33,14 @@ def open_store(url: str, base: Path, durability: Literal["process", "power"] = "
         raise PolicyError(f"unknown durability {durability!r}: {nearest(durability, ['process', 'power'])}")
     scheme, colon, rest = url.partition(":")
     if scheme == "memory" and colon and not rest:
-        from guardrails_mw.stores.memory import MemoryStore  # noqa: PLC0415 - only the store in use is imported
+        from guardrails_mw.stores.memory import MemoryStore
 
         return MemoryStore()
     if scheme == "sqlite" and colon:
         name = rest.removeprefix("///")
         if name == rest or not name or name.endswith("/") or name == ":memory:" or "?" in name:
             raise PolicyError(f"not a path of a database file; write {_EXAMPLES}")
-        from guardrails_mw.stores.sqlite import SqliteStore  # noqa: PLC0415 - only the store in use is imported
+        from guardrails_mw.stores.sqlite import SqliteStore
 
         return SqliteStore(base / name, durability)
     raise PolicyError(f"unknown store {scheme!r}: {nearest(scheme, ['memory', 'sqlite'])}; write {_EXAMPLES}")

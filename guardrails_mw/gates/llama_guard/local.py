@@ -119,7 +119,7 @@ class LocalModel:
         return self._loaded
 
     def _judge(self, loaded: _Loaded, turns: list[Turn]) -> Answer:
-        import torch  # noqa: PLC0415  # takes seconds
+        import torch  # takes seconds
 
         text = _broken(turns[-1]["content"], loaded.marks)
         last: Turn = {"role": turns[-1]["role"], "content": text}
@@ -206,7 +206,7 @@ def _wants_blocks(tokenizer: _Tokenizer) -> bool:
 
 
 def _render(tokenizer: _Tokenizer, turns: list[Turn], *, blocks: bool) -> str:
-    from jinja2 import TemplateError  # noqa: PLC0415  # comes with the extra
+    from jinja2 import TemplateError  # comes with the extra
 
     messages = [
         {"role": turn["role"], "content": [{"type": "text", "text": turn["content"]}] if blocks else turn["content"]}

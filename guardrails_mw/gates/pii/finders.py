@@ -196,7 +196,7 @@ class PhoneFinder:
     def __init__(
         self, regions: Sequence[str], leniency: int, least_digits: int = 0, tick: Callable[[], object] = bool
     ) -> None:
-        import phonenumbers  # noqa: PLC0415 - only with the gate
+        import phonenumbers
 
         class Matcher(phonenumbers.PhoneNumberMatcher):
             """A matcher that does not parse what is too short."""

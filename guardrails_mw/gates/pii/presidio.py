@@ -140,7 +140,7 @@ def _domain_exists(_: Recognizer, address: str) -> bool:
 
 @cache
 def _suffixes() -> Callable[[str], _Domain]:
-    import tldextract  # noqa: PLC0415 - only with the gate, it imports an HTTP client
+    import tldextract
 
     extract = tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, extra_suffixes=_SPECIAL_SUFFIXES)
     return cast("Callable[[str], _Domain]", extract)
@@ -173,7 +173,7 @@ class _Namespace:
             module = self._modules[name] = ModuleType(name)
             module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
             source = compile(self._path(short).read_bytes(), str(self._path(short)), "exec")
-            exec(source, module.__dict__)  # noqa: S102 - an installed package's own file, as an import would do
+            exec(source, module.__dict__)
         return self._modules[name]
 
     def _prepare(self) -> None:
