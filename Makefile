@@ -1,0 +1,53 @@
+# Each target does its own set-up on a fresh machine: Python 3.11+ and a network that reaches a package index.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PHOENIX := .venv-phoenix
+
+.PHONY: demo test bench check lint types floors docs clean phoenix help
+
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make demo     a guarded support agent over a file of conversations; exits non-zero if one ends unexpectedly
+demo: $(READY)
+	$(BIN)/guardrails-mw demo
+
+## make test     every test, against real servers that the tests start themselves
+test: $(READY) $(PHOENIX)/.ready
+	$(BIN)/python -m pytest
+
+## make bench    the figures of the README, with every rival's version and configuration
+bench: $(READY)
+	$(BIN)/python -m benchmarks
+
+## make check    what continuous integration runs besides the tests: lint, types, floors
+check: lint types floors
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+floors: $(READY)
+	$(BIN)/lint-imports
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
+	@touch $@
+
+# Phoenix brings a web framework and a database driver of its own: it gets an environment of its own.
+phoenix: $(PHOENIX)/.ready
+
+$(PHOENIX)/.ready: constraints-phoenix.txt
+	$(PYTHON) -m venv $(PHOENIX)
+	$(PHOENIX)/bin/python -m pip install --quiet --constraint constraints-phoenix.txt arize-phoenix
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(PHOENIX) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
