@@ -27,7 +27,7 @@ from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
 __all__ = ["Engine", "Recorder", "Settings", "Step", "Stream"]
 
-INLINE = 65_536
+INLINE = 16_384
 """Characters up to which a linear gate runs inline; more goes to a worker, where its deadline can end it."""
 
 _PASS_THROUGH = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)

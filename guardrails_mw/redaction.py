@@ -15,6 +15,9 @@ from guardrails_mw.verdict import Edit, Operator, Verdict
 
 __all__ = ["WITHHELD", "Redactor", "apply", "resolve"]
 
+LIMIT = 16_384
+"""Characters that the redacting gates read on their own account, outside any deadline."""
+
 WITHHELD = "[withheld: could not be redacted]"
 """Stands for content that the redacting gates failed on."""
 
@@ -74,7 +77,8 @@ def _hiding(verdict: Verdict) -> list[Edit]:
 class Redactor:
     """Removes from a content what the policy's `record.redact` gates find.
 
-    It fails closed: where a gate cannot answer, the content is withheld.
+    It fails closed: where a gate cannot answer, or would have to read more than `LIMIT` characters that
+    nobody has decided on, the content is withheld.
 
     Args:
         gates: the redacting gates; all of them synchronous.
@@ -90,6 +94,8 @@ class Redactor:
             for gate in self._gates:
                 verdict = (known or {}).get(gate.name)
                 if verdict is None:
+                    if event.content.size > LIMIT:
+                        return Content(WITHHELD)
                     verdict = gate.check(event)  # type: ignore[assignment]
                 if not isinstance(verdict, Verdict):
                     return Content(WITHHELD)
