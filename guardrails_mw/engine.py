@@ -150,6 +150,14 @@ class Engine:
         """Record a decision that needs no gate, because the caller's code made it."""
         return await self._record(self._conclude(event, [check], time.perf_counter(), seam))
 
+    async def streaming(self, event: Event, seam: Seam) -> Decision | None:
+        """The decision on text that a seam shows before it is complete; None where no gate waits for its end."""
+        if not self.serves(event.stage):
+            return None
+        return await self.stating(
+            event, Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream")), seam
+        )
+
     def _opaque(self, event: Event) -> Check | None:
         """The verdict on content that no gate can read."""
         if isinstance(event.content.value, str) or not self._plan.get(event.stage):

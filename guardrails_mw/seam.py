@@ -55,7 +55,7 @@ CALLBACKS = Seam(
         Stage.TOOL_CALL: Power.BLOCK | Power.ASK,
         Stage.TOOL_RESULT: Power.BLOCK,
     },
-    "always raises; output is checked when the model has finished, after tokens were streamed",
+    "always raises; a streamed answer cannot be called back, so with gates at output it is unenforceable",
 )
 MODEL = Seam(
     "model",

@@ -48,6 +48,7 @@ class _Open:
     call: ToolCall | None = None
     here: Here | None = None
     guarded: bool = False
+    streaming: bool = False
     began: float = field(default_factory=time.perf_counter)
 
 
@@ -133,6 +134,22 @@ class GuardrailsHandler(BaseCallbackHandler):
             parent_run_id=parent_run_id,
             metadata=metadata,
         )
+
+    def on_llm_new_token(self, token: str, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
+        """Stop a stream whose end has yet to be decided: a callback cannot call back what was shown."""
+        with self._lock:
+            entry = self._open.get(run_id)
+        if entry is None or entry.guarded or entry.streaming or Stage.OUTPUT not in self._seam.powers:
+            return
+        entry.streaming = True
+        with _FailClosed():
+            here = entry.here or self._here(entry)
+            event = Event(
+                Stage.OUTPUT, Content(None), Origin.MODEL, here.actor, here.where, key=here.key("stream", str(run_id))
+            )
+            decision = drive(self._enforcer.engine.streaming(event, self._seam))
+            if decision is not None and decision.blocked:
+                self._trip(decision, entry)
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
