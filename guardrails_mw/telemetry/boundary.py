@@ -144,7 +144,10 @@ class Boundary:
         return {self.text(key): self.attribute(value) for key, value in (attributes or {}).items()}
 
     def _clean(self, span: ReadableSpan) -> ReadableSpan:
-        attributes = self._attributes(span.attributes)
+        if isinstance(span, Draft):  # its keys are ours: none of them holds content
+            attributes = {key: self.attribute(value) for key, value in span.attributes.items()}
+        else:
+            attributes = self._attributes(span.attributes)
         for which, value in span.contents.items() if isinstance(span, Draft) else ():
             attributes |= content(which, *(self._told(value) if isinstance(value, Told) else self.value(value)))
         events = [Event(self.text(e.name), self._attributes(e.attributes), e.timestamp) for e in span.events]
