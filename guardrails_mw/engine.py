@@ -110,9 +110,19 @@ class Engine:
                 with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
                     step.gate.settle(decision.event, outcome)
 
+    def start(self) -> None:
+        """Start the processes of isolated gates, and wait until they have loaded their gates."""
+        for step in self._steps():
+            if step.process:
+                step.process.start()
+
+    def _steps(self) -> Sequence[Step]:
+        """Every step once."""
+        return list({id(step.gate): step for steps in self._plan.values() for step in steps}.values())
+
     def close(self) -> None:
         """Stop workers, processes and gates."""
-        for step in {id(s.gate): s for steps in self._plan.values() for s in steps}.values():
+        for step in self._steps():
             if step.process:
                 step.process.close()
             step.gate.close()

@@ -26,6 +26,7 @@ from guardrails_mw.verdict import Outcome, Verdict
 __all__ = [
     "ALL_STAGES",
     "DEADLINE",
+    "EFFECTS",
     "Cost",
     "Gate",
     "GateConfig",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 ALL_STAGES = frozenset(Stage)
+EFFECTS = frozenset({"block", "edit", "ask"})
 WINDOW = 8192
 """Characters that a linear gate looks at in one piece; longer texts are looked at in windows."""
 
@@ -100,6 +102,8 @@ class Gate(ABC):
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = GateConfig
     cost: Cost = Cost.LINEAR
+    may: frozenset[str] = EFFECTS
+    """What its verdicts may do besides flagging; `explain` says where a seam cannot carry that out."""
     look_back: int | None = None
     max_span: int | None = None
 

@@ -9,24 +9,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from guardrails_mw.approvals import Approvals
-from guardrails_mw.budget import Limits
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step, Stream
-from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Stage
-from guardrails_mw.gate import Cost, Gate, GateTypes, Site
-from guardrails_mw.gates.limits import BudgetGate, LoopsGate
-from guardrails_mw.gates.tools import ToolsGate, check_names
+from guardrails_mw.gate import GateTypes
+from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.loops import LoopLimits
+from guardrails_mw.plan import build_gates, plan, process_of
 from guardrails_mw.policy import ApprovalPolicy, Policy
-from guardrails_mw.prices import Prices
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
 from guardrails_mw.verdict import Action, Decision, Outcome
-from guardrails_mw.workers import IsolatedWorker
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
@@ -76,13 +71,12 @@ class Guard:
         store: Store | None = None,
     ) -> None:
         self.policy = policy
-        self._types = types or GateTypes.installed()
         if tools is not None:
-            check_names(policy.tools, _tool_args(tools), complete=True)
+            check_names(policy.tools, tool_args(tools), complete=True)
         self._all_tools_known = tools is not None
         self.store = store or open_store(policy.store, policy.base, policy.record.durability)
         self._secret = _shared_secret(self.store)
-        self.gates = {name: self._build(name) for name in policy.gates}
+        self.gates = build_gates(policy, types or GateTypes.installed(), self._secret)
         """The gates that the policy names, built."""
         redactor = Redactor([self.gates[name] for name in policy.record.redact])
         self.ledger = Ledger(self.store)
@@ -182,6 +176,7 @@ class Guard:
         """Load what the first checks would load, and start the processes of isolated gates."""
         for gate in self.gates.values():
             gate.warm()
+        self.engine.start()
 
     def close(self, seconds: float = 3.0) -> None:
         """Send what can be sent within the time, stop workers, close the store."""
@@ -200,63 +195,15 @@ class Guard:
 
     # building
 
-    def _build(self, name: str) -> Gate:
-        config = self.policy.gates[name]
-        site = Site(name, self.policy.base, self._secret)
-        try:
-            return self._types.get(config.type).build(config, site)
-        except PolicyError as error:
-            field = f"gates.{name}" + (f".{error.field}" if error.field else "")
-            raise PolicyError(error.problem, file=error.file, line=error.line, field=field) from None
-
     def _plan(self) -> dict[Stage, list[Step]]:
-        """The gates of every stage in order: tool policy and loops first, budgets last."""
-        policy, shadow = self.policy, "shadow:" if self.policy.mode == "shadow" else ""
-        first: list[Gate] = []
-        last: list[Gate] = []
-        if policy.loops:
-            limits = LoopLimits(policy.loops.repeats, tuple(policy.loops.then))
-            polls = frozenset(name for name, tool in policy.tools.items() if tool.polls)
-            first.append(LoopsGate("loops", self.store, limits, polls=polls, prefix=shadow, secret=self._secret))
-        if policy.governs_tools:
-            default = Action[(policy.default_tool or ("block" if policy.tools else "allow")).upper()]
-            tiers: dict[str, Action] = {tier: Action[answer.upper()] for tier, answer in policy.tiers.items()}
-            first.insert(0, ToolsGate(policy.tools, default, tiers, policy.base))
-        if policy.budgets:
-            last.append(self._budget(shadow))
-        plan: dict[Stage, list[Step]] = {}
-        for stage in Stage:
-            named = [self.gates[name] for name in policy.stages[stage].gates] if stage in policy.stages else []
-            around = [[gate for gate in gates if stage in gate.stages] for gates in (first, last)]
-            plan[stage] = [self._step(gate) for gate in (*around[0], *named, *around[1])]
-        return plan
-
-    def _budget(self, prefix: str) -> BudgetGate:
-        assert self.policy.budgets is not None
-        run = self.policy.budgets.run
-        limits = Limits(
-            usd_micro=int(run.usd * 1_000_000) if run.usd is not None else None,
-            tokens=run.tokens,
-            model_calls=run.model_calls,
-            tool_calls=run.tool_calls,
-            milliseconds=int(run.seconds * 1000) if run.seconds is not None else None,
-            warn_at=run.warn_at,
-        )
-        table = self.policy.prices
-        prices = Prices({name: {"input": str(p.input), "output": str(p.output)} for name, p in table.items()})
-        return BudgetGate("budget", self.store, limits, prices, prefix=prefix, assume_output=run.assume_output)
-
-    def _step(self, gate: Gate) -> Step:
-        config = self.policy.gates.get(gate.name)
-        deadline = (config.deadline_ms if config else None) or self.policy.deadline_ms
-        on_error = (config.on_error if config else None) or self.policy.on_error
-        process = None
-        if gate.cost is Cost.ISOLATED:
-            recipe = getattr(gate, "recipe", None)
-            if recipe is None:
-                raise PolicyError("this gate cannot run in a process of its own", field=f"gates.{gate.name}.cost")
-            process = IsolatedWorker(recipe().load)
-        return Step(gate, deadline / 1000, _ON_ERROR[on_error], process)
+        """The steps of every stage; a gate at several stages is one step, so it has one process."""
+        planned = plan(self.policy, self.gates, self.store, self._secret)
+        steps: dict[str, Step] = {}
+        for each in (each for stage in planned.values() for each in stage):
+            if each.gate.name not in steps:
+                terms = (each.deadline, _ON_ERROR[each.on_error], process_of(each.gate))
+                steps[each.gate.name] = Step(each.gate, *terms)
+        return {stage: [steps[each.gate.name] for each in gates] for stage, gates in planned.items()}
 
     def _trace(self, redactor: Redactor) -> Tracing | None:
         traces = self.policy.traces
@@ -282,21 +229,7 @@ class Guard:
         return Nodes(self.enforcer, self._host())
 
     def _check_tools(self, tools: Sequence[object]) -> None:
-        check_names(self.policy.tools, _tool_args(tools), complete=not self._all_tools_known)
-
-
-def _tool_args(tools: Sequence[object]) -> dict[str, list[str]]:
-    """Name and argument names of tools, as far as they are known: LangChain tools, or plain functions."""
-    found: dict[str, list[str]] = {}
-    for tool in tools:
-        args = getattr(tool, "args", None)
-        name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
-        if name and isinstance(args, Mapping):
-            found[str(name)] = list(args)
-        elif name and callable(tool):
-            code = getattr(tool, "__code__", None)
-            found[str(name)] = list(code.co_varnames[: code.co_argcount]) if code else []
-    return found
+        check_names(self.policy.tools, tool_args(tools), complete=not self._all_tools_known)
 
 
 def _shared_secret(store: Store) -> bytes:
@@ -321,9 +254,9 @@ def _settings(policy: Policy) -> Settings:
 def _manners(policy: Policy) -> Manners:
     on_block: dict[Stage | None, str] = {None: policy.on_block}
     refusal: dict[Stage | None, str] = {None: policy.refusal}
-    for stage, plan in policy.stages.items():
-        on_block[stage] = plan.on_block or policy.on_block
-        refusal[stage] = plan.refusal if plan.refusal is not None else policy.refusal
+    for stage, own in policy.stages.items():
+        on_block[stage] = own.on_block or policy.on_block
+        refusal[stage] = own.refusal if own.refusal is not None else policy.refusal
     questions = {name: _question(tool.approval or policy.approval, tool.tier) for name, tool in policy.tools.items()}
     return Manners(on_block, refusal, policy.blocked_messages, questions, _question(policy.approval, ""))
 

@@ -47,6 +47,7 @@ class BudgetGate(HoldingGate):
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.MODEL, Stage.TOOL_CALL})
+    may = frozenset({"block"})
 
     def __init__(
         self,
@@ -132,6 +133,7 @@ class LoopsGate(Gate):
         super().__init__(name)
         self.cost = Cost.BLOCKING if store.blocking else Cost.LINEAR
         self._store, self._limits = store, limits or LoopLimits()
+        self.may = frozenset({"ask" if rung == "ask" else "block" for rung in self._limits.then})
         self._polls, self._prefix, self._secret = frozenset(polls), prefix, secret
 
     def check(self, event: Event) -> Verdict:

@@ -14,7 +14,7 @@ from guardrails_mw.gates.json_value import UnfitError, json_text, json_value
 from guardrails_mw.policy import Rule, ToolPolicy
 from guardrails_mw.verdict import Action, Remedy, Verdict
 
-__all__ = ["ToolsGate", "check_names"]
+__all__ = ["ToolsGate", "check_names", "tool_args"]
 
 _EMPTY = frozenset({"", "[]", "{}", "null", "none", '""', "''"})
 
@@ -36,6 +36,8 @@ class ToolsGate(Gate):
     ) -> None:
         super().__init__("tools")
         self._tools, self._default, self._tiers = dict(tools), default, dict(tiers)
+        asks = Action.ASK in (default, *tiers.values()) or any(tool.ask for tool in tools.values())
+        self.may = frozenset({"block", "ask"} if asks else {"block"})
         self._args = {
             n: SchemaCheck.from_file(t.args_schema, base) for n, t in tools.items() if t.args_schema is not None
         }
@@ -118,3 +120,17 @@ def check_names(tools: Mapping[str, ToolPolicy], given: Mapping[str, Sequence[st
                         f"the tool has no argument {unknown!r}; {nearest(unknown, sorted(args))}",
                         field=f"tools.{name}.{kind}.{index}.if",
                     )
+
+
+def tool_args(tools: Sequence[object]) -> dict[str, list[str]]:
+    """Name and argument names of tools, as far as they are known: LangChain tools, or plain functions."""
+    found: dict[str, list[str]] = {}
+    for tool in tools:
+        args = getattr(tool, "args", None)
+        name = getattr(tool, "name", None) or getattr(tool, "__name__", None)
+        if name and isinstance(args, Mapping):
+            found[str(name)] = list(args)
+        elif name and callable(tool):
+            code = getattr(tool, "__code__", None)
+            found[str(name)] = list(code.co_varnames[: code.co_argcount]) if code else []
+    return found

@@ -95,6 +95,7 @@ class InjectionGate(Gate):
 
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = InjectionConfig
+    may = frozenset({"block"})
     max_span = MAX_SPAN  # `look_back` stays None: a score is a sum over the whole text
 
     def __init__(

@@ -57,6 +57,7 @@ class PiiGate(Gate):
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
         self.cost = Cost.LINEAR if engine.exact else Cost.BLOCKING
+        self.may = frozenset({"edit", action} - {"flag"})
 
     @classmethod
     def build(cls, config: GateConfig, site: Site) -> PiiGate:

@@ -64,6 +64,7 @@ class SecretsGate(Gate):
     ) -> None:
         super().__init__(name)
         self._config = config or SecretsConfig(type="secrets")
+        self.may = frozenset({"edit", self._config.action} if self._config.action != "flag" else ())
         self._secret = secret
         self._rules = rules or default_rules()
         self._allow = frozenset(self._config.allow)
