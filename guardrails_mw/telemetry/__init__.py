@@ -38,7 +38,7 @@ def tracing_from_policy(
     if not endpoints or env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     try:
-        from guardrails_mw.telemetry.otel import Tracing  # noqa: PLC0415 - heavy, and only wanted from here on
+        from guardrails_mw.telemetry.otel import Tracing
     except ImportError:
         raise PolicyError("traces need OpenTelemetry: pip install 'guardrails-mw[traces]'", field="traces") from None
     return Tracing(endpoints, redactor, content=traces.content, service=env.get("OTEL_SERVICE_NAME") or "guardrails-mw")

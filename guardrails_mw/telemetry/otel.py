@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
+import requests
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -37,6 +38,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Anchor", "Anchors", "Endpoint", "Tracing", "tracing_from_policy"]
 
+_T = TypeVar("_T")
+_HTTP_HEADERS = frozenset(
+    [
+        "accept",
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "host",
+        "user-agent",
+    ]
+)
 _QUEUE = 4_096
 _BATCH = 512
 _INTERVAL_MS = 1_000
@@ -81,24 +95,25 @@ class _Outlet:
 
     def __init__(self, endpoint: Endpoint, boundary: Boundary, timeout: float) -> None:
         exporter = OTLPSpanExporter(
-            endpoint.url, headers=dict(endpoint.headers), timeout=timeout, compression=Compression.Gzip
+            endpoint.url,
+            headers=dict(endpoint.headers),
+            timeout=timeout,
+            compression=Compression.Gzip,
+            session=_session(endpoint),
         )
         self.processor = BatchSpanProcessor(RedactingExporter(exporter, boundary), _QUEUE, _INTERVAL_MS, _BATCH)
         self._closing = Event()
-        self._closer = self._waiting()
-        self._pid = os.getpid()
+        self._wait()
+        os.register_at_fork(after_in_child=_weakly(self, _Outlet._wait))  # a child has the queue, not the thread
 
     def close(self) -> Thread:
         """Begin to send the rest; the thread ends when everything is sent or lost."""
-        if self._pid != os.getpid():  # a forked child has the queue but not the thread
-            self._closer = self._waiting()
         self._closing.set()
         return self._closer
 
-    def _waiting(self) -> Thread:
-        thread = Thread(target=self._shut, name="guardrails-traces-close", daemon=True)
-        thread.start()
-        return thread
+    def _wait(self) -> None:
+        self._closer = Thread(target=self._shut, name="guardrails-traces-close", daemon=True)
+        self._closer.start()
 
     def _shut(self) -> None:
         self._closing.wait()
@@ -151,7 +166,7 @@ class Tracing:
         for outlet in self._outlets:
             self._processors.add_span_processor(outlet.processor)
         self._closed = False
-        self._at_exit = _close_at_exit(self)
+        self._at_exit = atexit.register(_weakly(self, lambda tracing: tracing.close(_AT_EXIT)))
 
     @property
     def withheld(self) -> int:
@@ -161,7 +176,7 @@ class Tracing:
     def handler(self) -> TraceHandler:
         """The callback handler that traces LangChain and LangGraph runs; always the same one."""
         if self._handler is None:
-            from guardrails_mw.telemetry.handler import TraceHandler  # noqa: PLC0415 - only hosts have langchain-core
+            from guardrails_mw.telemetry.handler import TraceHandler
 
             self._handler = TraceHandler(self)
         return self._handler
@@ -265,12 +280,30 @@ def _joined(threads: Sequence[Thread], budget: float) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-def _close_at_exit(tracing: Tracing) -> Callable[[], None]:
-    """Close at the end of the process, without keeping the tracing alive until then."""
-    reference = weakref.ref(tracing)
+def _session(endpoint: Endpoint) -> requests.Session:
+    """A session that sends our headers and no others.
 
-    def close() -> None:
+    The exporter adds what OTEL_EXPORTER_OTLP_HEADERS holds, and requests adds what .netrc holds: keys that
+    are meant for somebody else.
+    """
+    ours = _HTTP_HEADERS | {name.lower() for name in endpoint.headers}
+
+    def only_ours(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        for name in [name for name in request.headers if name.lower() not in ours]:
+            del request.headers[name]
+        return request
+
+    session = requests.Session()
+    session.auth = only_ours
+    return session
+
+
+def _weakly(owner: _T, method: Callable[[_T], object]) -> Callable[[], None]:
+    """A call of a method that does not keep its owner alive, for hooks that last as long as the process."""
+    reference = weakref.ref(owner)
+
+    def call() -> None:
         if (alive := reference()) is not None:
-            alive.close(_AT_EXIT)
+            method(alive)
 
-    return atexit.register(close)
+    return call

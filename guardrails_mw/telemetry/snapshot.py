@@ -10,7 +10,9 @@ _CHARACTERS = 16_000
 _VALUES = 2_000
 _DEPTH = 16
 _CUT = "…"
-_MESSAGE = ("role", "content", "name", "tool_calls", "tool_call_id")
+_MESSAGE = ("name", "tool_calls", "tool_call_id")
+_COMMANDS = ("Command", "Send", "Interrupt")
+_COMMAND = ("resume", "update", "goto", "node", "arg", "value")
 
 
 def snapshot(value: object) -> object:
@@ -64,15 +66,15 @@ class _Walk:
         return result
 
 
-def _fields(value: object) -> dict[object, object] | None:
+def _fields(value: object) -> Mapping[object, object] | None:
     """A chat message, a document or a command by what it is made of; None for anything else."""
-    kind = type(value).__name__
-    if hasattr(value, "content") and isinstance(role := getattr(value, "type", None), str):
-        fields = {name: getattr(value, name, None) for name in _MESSAGE[1:]}
-        return {"role": role, **{name: item for name, item in fields.items() if item or name == "content"}}
-    if hasattr(value, "page_content"):
-        return {"content": value.page_content, "metadata": getattr(value, "metadata", None)}
-    if kind in ("Command", "Send", "Interrupt"):
-        names = ("resume", "update", "goto", "node", "arg", "value")
-        return {name: item for name in names if (item := getattr(value, name, None))}
+    fields: Mapping[object, object] = getattr(value, "__dict__", {})  # asking a message for what it lacks is slow
+    if "content" in fields and "type" in fields:
+        shown: dict[object, object] = {"role": fields["type"], "content": fields["content"]}
+        shown.update((name, fields[name]) for name in _MESSAGE if fields.get(name))
+        return shown
+    if "page_content" in fields:
+        return {"content": fields["page_content"], "metadata": fields.get("metadata")}
+    if type(value).__name__ in _COMMANDS:
+        return {name: item for name in _COMMAND if (item := getattr(value, name, None))}
     return None

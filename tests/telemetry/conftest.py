@@ -55,6 +55,7 @@ class Receiver:
     spans: list[Received] = field(default_factory=list)
     raw: bytes = b""
     refused: list[str] = field(default_factory=list)
+    headers: list[str] = field(default_factory=list)
 
     def named(self, name: str) -> Received:
         (span,) = [span for span in self.spans if span.name == name]
@@ -105,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.state.headers += [name.lower() for name in self.headers]
         problem = self._problem()
         if problem:
             self.state.refused.append(problem)

@@ -25,6 +25,7 @@ from guardrails_mw.telemetry.otel import Tracing
 from guardrails_mw.verdict import Action, Check, Decision, Edit, Verdict, combine
 
 WHERE = Where(run="run-1", thread="t-1", agent="shop")
+KEYS = {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-2"}
 SECRET = "CANARY-123456"
 
 
@@ -273,7 +274,7 @@ def _closed_port() -> int:
 
 def test_dead_endpoint_delays_no_other(receiver, redactor: Redactor) -> None:
     """A live endpoint gets everything while a dead one next to it keeps failing."""
-    env = {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-2", "LANGFUSE_BASE_URL": receiver.url}
+    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
     dead = Endpoint(f"http://127.0.0.1:{_closed_port()}/v1/traces")
     tracing = Tracing([dead, langfuse_endpoint(env)], redactor, timeout=30.0)
     for _ in range(20):
@@ -291,10 +292,10 @@ SCRIPT = """
     from guardrails_mw.verdict import Action, Check, Decision, Verdict
 
     tracing = Tracing([Endpoint(sys.argv[1]), Endpoint(sys.argv[1])], Redactor([]))
-    content, allow = Content("hello"), Verdict()
+    content, checks = Content("hello"), (Check("g", Verdict()),)
     for number in range(2000):
         event = Event(Stage.INPUT, content)
-        tracing.observe(Decision(str(number), event, Action.ALLOW, allow, (Check("g", allow),), content, content, "p", 0.0))
+        tracing.observe(Decision(str(number), event, Action.ALLOW, Verdict(), checks, content, content, "p", 0.0))
     print(time.time(), flush=True)
 """
 
@@ -320,7 +321,7 @@ def test_script_without_close_still_sends(receiver) -> None:
         "import logging",
         "import os, logging\n    from guardrails_mw.telemetry import langfuse_endpoint\n    import logging",
     )
-    env = {"LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-2", "LANGFUSE_BASE_URL": receiver.url}
+    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script).replace("2000", "20")],
         env=env,
@@ -331,11 +332,52 @@ def test_script_without_close_still_sends(receiver) -> None:
     assert len(receiver.spans) == 20
 
 
+FORK = """
+    import os, sys
+    from guardrails_mw.event import Content, Event, Stage
+    from guardrails_mw.redaction import Redactor
+    from guardrails_mw.telemetry import langfuse_endpoint
+    from guardrails_mw.telemetry.otel import Tracing
+    from guardrails_mw.verdict import Action, Check, Decision, Verdict
+
+    tracing = Tracing([langfuse_endpoint(os.environ)], Redactor([]))
+    child = os.fork()
+    gate, content = "parent" if child else "child", Content("x")
+    checks = (Check(gate, Verdict()),)
+    event = Event(Stage.INPUT, content)
+    tracing.observe(Decision("d", event, Action.ALLOW, Verdict(), checks, content, content, "p", 0.0))
+    if child:
+        os.waitpid(child, 0)
+"""
+
+
+def test_forked_child_sends_too(receiver) -> None:
+    """A server that forks its workers gets the spans of parent and child."""
+    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(FORK)], env=env, capture_output=True, check=True, timeout=60)
+    assert sorted(span.name for span in receiver.spans) == ["apply_guardrail child", "apply_guardrail parent"]
+
+
+def test_headers_of_other_exporters_stay_away(receiver, redactor: Redactor, monkeypatch, tmp_path) -> None:
+    """Keys in OpenTelemetry's own variables and in .netrc are not sent to our endpoints."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=for-somebody-else")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password else")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    tracing = Tracing([langfuse_endpoint({**KEYS, "LANGFUSE_BASE_URL": receiver.url})], redactor)
+    tracing.observe(decision(Check("g", Verdict())))
+    tracing.close()
+    assert receiver.refused == []
+    assert set(receiver.headers) == {
+        "accept", "accept-encoding", "authorization", "connection", "content-encoding", "content-length",
+        "content-type", "host", "user-agent", "x-langfuse-ingestion-version",
+    }  # fmt: skip
+
+
 def test_policy_names_missing_keys(redactor: Redactor) -> None:
     """Langfuse without keys is an error that says which variables to set."""
     with pytest.raises(PolicyError, match="LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY must be set"):
         tracing_from_policy(TracesPolicy(langfuse=True), redactor, {})
-    with pytest.raises(PolicyError, match="^traces.langfuse: LANGFUSE_SECRET_KEY must be set"):
+    with pytest.raises(PolicyError, match=r"^traces\.langfuse: LANGFUSE_SECRET_KEY must be set"):
         tracing_from_policy(TracesPolicy(langfuse=True), redactor, {"LANGFUSE_PUBLIC_KEY": "pk"})
 
 
@@ -349,7 +391,7 @@ def test_nothing_configured_is_no_tracing(redactor: Redactor) -> None:
 def test_policy_with_langfuse_sends_there(receiver, redactor: Redactor) -> None:
     """The policy's switch and the environment are enough; the server accepts what arrives."""
     env = {
-        "LANGFUSE_PUBLIC_KEY": "pk-lf-1", "LANGFUSE_SECRET_KEY": "sk-lf-2", "LANGFUSE_BASE_URL": receiver.url + "/",
+        **KEYS, "LANGFUSE_BASE_URL": receiver.url + "/",
         "LANGFUSE_TRACING_ENVIRONMENT": "staging", "OTEL_SERVICE_NAME": "shop",
     }  # fmt: skip
     tracing = tracing_from_policy(TracesPolicy(langfuse=True), redactor, env)

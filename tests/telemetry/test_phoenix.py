@@ -72,7 +72,8 @@ def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 _get(f"{url}/v1/projects")
                 break
             except (urllib.error.URLError, OSError):
-                assert server.poll() is None and time.monotonic() < until, log.read_text()[-2000:]
+                assert server.poll() is None, log.read_text()[-2000:]
+                assert time.monotonic() < until, log.read_text()[-2000:]
                 time.sleep(0.2)
         yield url
     finally:
