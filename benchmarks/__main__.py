@@ -1,0 +1,45 @@
+"""The report: ``python -m benchmarks [--out FILE] [--only NAME ...] [--scale FACTOR]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import agent, engine, startup, texts
+from benchmarks.measure import Table, machine
+
+TABLES: dict[str, Callable[[int], Table]] = {
+    "engine": engine.table,
+    "injection": texts.injection_table,
+    "pii": texts.pii_table,
+    "agent": agent.table,
+    "startup": startup.table,
+}
+ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "startup": 7}
+
+
+def main() -> None:
+    """Print every table as soon as it is measured; write them all at the end."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the guard costs, next to others.")
+    parser.add_argument("--out", type=Path, help="also write the report here")
+    parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES), help="these tables")
+    parser.add_argument("--scale", type=float, default=1.0, help="rounds, as a factor: 0.2 is a quick look")
+    asked = parser.parse_args()
+    began = time.perf_counter()
+    parts = [f"# Benchmarks\n\n{machine()}\n"]
+    print(parts[0], flush=True)
+    for name in asked.only:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        parts.append(TABLES[name](max(5, round(ROUNDS[name] * asked.scale))).markdown())
+        print(parts[-1], flush=True)
+    parts.append(f"Measured in {time.perf_counter() - began:.0f} s.\n")
+    print(parts[-1])
+    if asked.out:
+        asked.out.write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
