@@ -40,17 +40,11 @@ __all__ = ["Anchor", "Anchors", "Endpoint", "Tracing", "tracing_from_policy"]
 
 _T = TypeVar("_T")
 _HTTP_HEADERS = frozenset(
-    [
-        "accept",
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "host",
+    {
+        "accept", "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "host",
         "user-agent",
-    ]
-)
+    }
+)  # fmt: skip
 _QUEUE = 4_096
 _BATCH = 512
 _INTERVAL_MS = 1_000
@@ -173,12 +167,19 @@ class Tracing:
         """Spans of which only the structure was sent, because redacting them failed."""
         return self._boundary.withheld
 
-    def handler(self) -> TraceHandler:
-        """The callback handler that traces LangChain and LangGraph runs; always the same one."""
+    def handler(self, *, inline: bool = False) -> TraceHandler:
+        """The callback handler that traces LangChain and LangGraph runs; always the same one.
+
+        Args:
+            inline: run in the event loop, in the order of the list of callbacks. Needed before another inline
+                handler that raises: under asyncio langchain-core would call that one first and then never us.
+        """
         if self._handler is None:
             from guardrails_mw.telemetry.handler import TraceHandler
 
             self._handler = TraceHandler(self)
+        if inline:
+            self._handler.run_inline = True
         return self._handler
 
     def observe(self, decision: Decision) -> None:

@@ -320,6 +320,18 @@ def test_open_spans_are_swept(tracing: Tracing, receiver, is_async: bool) -> Non
     assert root.code != 2
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_inline_before_a_raising_guard_keeps_the_answer(tracing: Tracing, receiver, is_async: bool) -> None:
+    """Listed before a guard that raises on the answer, an inline handler still shows the answer and its tokens."""
+    usage = {"input_tokens": 20, "output_tokens": 5, "total_tokens": 25}
+    model = scripted(AIMessage("a", usage_metadata=usage))
+    config = {"callbacks": [tracing.handler(inline=True), Stop()]}
+    with pytest.raises(GuardrailBlocked):
+        asyncio.run(model.ainvoke("x", config)) if is_async else model.invoke("x", config)
+    tracing.close()
+    assert receiver.named("chat scripted").attributes["gen_ai.usage.output_tokens"] == 5
+
+
 def test_error(tracing: Tracing, receiver) -> None:
     """A failure colours its span and says why, redacted; line breaks quoted in the text hide no secret."""
 
