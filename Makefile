@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+DEMO   := $(VENV)/.demo
 PHOENIX := .venv-phoenix
 
 .PHONY: demo test bench check lint types floors docs clean phoenix help
@@ -11,7 +12,7 @@ help:
 	@sed -n 's/^## //p' Makefile
 
 ## make demo     a guarded support agent over a file of conversations; exits non-zero if one ends unexpectedly
-demo: $(READY)
+demo: $(DEMO)
 	$(BIN)/guardrails-mw demo
 
 ## make test     every test, against real servers that the tests start themselves
@@ -35,11 +36,18 @@ types: $(READY)
 floors: $(READY)
 	$(BIN)/lint-imports
 
+# The demo needs neither PyTorch nor the development tools.
+$(DEMO): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	@touch $@
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[all]" --group dev
-	@touch $@
+	@touch $@ $(DEMO)
 
 # Phoenix brings a web framework and a database driver of its own: it gets an environment of its own.
 phoenix: $(PHOENIX)/.ready
