@@ -27,13 +27,14 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages import ToolCall as HostToolCall
-from langchain_core.runnables.config import ensure_config
+from langchain_core.runnables.config import RunnableConfig, ensure_config
 
 from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Json, Origin, Stage, ToolCall, Where
 from guardrails_mw.store import Store
 
 __all__ = [
     "CALLING",
+    "HERE",
     "RUN",
     "Here",
     "Runs",
@@ -47,6 +48,9 @@ __all__ = [
     "tool_call",
     "with_content",
 ]
+
+HERE: ContextVar[Here | None] = ContextVar("guardrails_mw_here", default=None)
+"""Where the guarded model stands that is being called. Its own run begins after its input was decided."""
 
 RUN: ContextVar[str] = ContextVar("guardrails_mw_run", default="")
 """The run of the enclosing seam, for what has no control object."""
@@ -78,9 +82,9 @@ class Runs:
         self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def here(self, parent: str = "", actor: Actor | None = None) -> Here:
-        """Read the surrounding configuration. `parent` is the host run to use where there is no graph."""
-        config = ensure_config()
+    def here(self, parent: str = "", actor: Actor | None = None, config: RunnableConfig | None = None) -> Here:
+        """Read the configuration, given or surrounding. `parent` is the host run to use where there is no graph."""
+        config = ensure_config(config)
         configurable: Mapping[str, object] = config.get("configurable") or {}
         span = str(getattr(config.get("callbacks"), "parent_run_id", None) or parent)
         thread = str(configurable.get("thread_id") or "")

@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
+from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
@@ -18,12 +21,13 @@ from langchain_core.language_models.chat_models import agenerate_from_stream, ge
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.prompt_values import ChatPromptValue, PromptValue
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from guardrails_mw.adapters.host import (
+    HERE,
     Here,
     Runs,
     digest,
@@ -36,7 +40,7 @@ from guardrails_mw.adapters.host import (
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
 from guardrails_mw.seam import MODEL, Power, Seam
-from guardrails_mw.verdict import Decision, Outcome, Remedy, Usage
+from guardrails_mw.verdict import Decision, Outcome, Usage
 from guardrails_mw.wait import Either, drive, drive_async
 
 if TYPE_CHECKING:
@@ -45,6 +49,24 @@ if TYPE_CHECKING:
 __all__ = ["GuardedChatModel", "guard_model", "refusal_message"]
 
 _MAX_REASKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What goes into a call of the guarded model: messages as tracers may see them, and where the call stands."""
+
+    messages: list[BaseMessage]
+    config: RunnableConfig
+    here: Here
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """While the call is made."""
+        token = HERE.set(self.here)
+        try:
+            yield
+        finally:
+            HERE.reset(token)
 
 
 class GuardedChatModel(BaseChatModel):
@@ -94,24 +116,65 @@ class GuardedChatModel(BaseChatModel):
     # Input is cleaned before the run starts, so that tracers never see what an edit replaces. The calls
     # below decide again on the cleaned messages; the enforcer remembers, so that costs nothing.
 
-    def _convert_input(self, model_input: LanguageModelInput) -> PromptValue:
-        messages = super()._convert_input(model_input).to_messages()
-        return ChatPromptValue(messages=drive(self._cleaning(messages)))
+    def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object) -> AIMessage:
+        """Like the inner model's."""
+        entry = drive(self._entering(input, config))
+        with entry.standing():
+            return super().invoke(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
     ) -> AIMessage:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        messages = super()._convert_input(input).to_messages()
-        return await super().ainvoke(await drive_async(self._cleaning(messages)), config, **kwargs)  # type: ignore[arg-type]
+        entry = await drive_async(self._entering(input, config))
+        with entry.standing():
+            return await super().ainvoke(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
+    ) -> Iterator[AIMessageChunk]:
+        """Like the inner model's."""
+        entry = drive(self._entering(input, config))
+        chunks = super().stream(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+        with entry.standing():  # the call is made before the first chunk comes
+            first = next(chunks)
+        yield first
+        yield from chunks
 
     async def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
     ) -> AsyncIterator[AIMessageChunk]:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        messages = super()._convert_input(input).to_messages()
-        async for chunk in super().astream(await drive_async(self._cleaning(messages)), config, **kwargs):  # type: ignore[arg-type]
+        entry = await drive_async(self._entering(input, config))
+        chunks = super().astream(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+        with entry.standing():
+            first = await anext(chunks)
+        yield first
+        async for chunk in chunks:
             yield chunk
+
+    def stream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
+        """Like the inner model's."""
+        if kwargs.get("version") == "v3":  # the other versions call `stream`
+            entry = drive(self._entering(cast("LanguageModelInput", input), config))
+            input, config = entry.messages, entry.config
+        return super().stream_events(input, config, **kwargs)  # type: ignore[call-overload]
+
+    def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
+        """Like the inner model's. With ``version="v3"`` the gates run in the loop's way."""
+        if kwargs.get("version") == "v3":
+            entry = drive(self._entering(cast("LanguageModelInput", input), config))
+            input, config = entry.messages, entry.config
+        return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+
+    async def _entering(self, input: LanguageModelInput, config: RunnableConfig | None) -> _Entry:
+        """Decide what goes into a run before it begins, and name the run, so that both belong together."""
+        config = ensure_config(config)
+        run_id = config.get("run_id") or uuid4()
+        config["run_id"] = run_id
+        parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
+        here = self._runs.here(str(parent), config=config)
+        return _Entry(await self._cleaned(self._convert_input(input).to_messages(), here), config, here)
 
     def _generate(
         self,
@@ -167,9 +230,9 @@ class GuardedChatModel(BaseChatModel):
             lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
 
-    async def _cleaning(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """The messages as tracers may see them: edited, with placeholders for blocked ones."""
-        here, cleaned = self._runs.here(), list(messages)
+    async def _cleaned(self, messages: Sequence[BaseMessage], here: Here) -> list[BaseMessage]:
+        """The messages edited, with placeholders for blocked ones."""
+        cleaned = list(messages)
         seam = self._seam if here.pausable else self._seam.without(Power.ASK)
         for index, event in message_events(messages, here):
             decision = await self._enforcer.deciding(event, seam)
@@ -185,7 +248,7 @@ class GuardedChatModel(BaseChatModel):
     ) -> ChatResult:
         """One model call with everything that has to happen around it."""
         parent = str(run_manager.parent_run_id or run_manager.run_id) if run_manager else ""
-        here = self._runs.here(parent)
+        here = HERE.get() or self._runs.here(parent)
         attempt = str(run_manager.run_id) if run_manager else digest([m.id for m in messages])
         checked, refused = await self._checked(messages, here)
         if refused is not None:
@@ -194,7 +257,7 @@ class GuardedChatModel(BaseChatModel):
             result, decision = await self._attempt(checked, here, f"{attempt}#{number}", call)
             if decision is None:
                 return result
-            if decision.verdict.remedy is not Remedy.REASK or number == _MAX_REASKS:
+            if number >= min(self._enforcer.engine.reasks(decision), _MAX_REASKS):
                 return self._refused(decision)
             checked += [AIMessage(result.generations[0].message.content), HumanMessage(decision.verdict.note)]
         raise AssertionError("the last round returns")

@@ -71,7 +71,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
 
     async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
         handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
-        here = self._runs.here(actor=self._actor)
+        here = self._runs.here(actor=self._actor, config=config)
         decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.blocked:
             return self._refused(decision)
