@@ -21,7 +21,7 @@ from guardrails_mw.event import Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
-from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
+from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Remedy, Verdict, combine
 from guardrails_mw.wait import AwaitableWait, FutureWait, drive, drive_async
 from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
@@ -115,6 +115,12 @@ class Engine:
         for step in self._steps():
             if step.process:
                 step.process.start()
+
+    def reasks(self, decision: Decision) -> int:
+        """How often the model may be asked again after this block; 0 where its remedy is another."""
+        if decision.verdict.remedy is not Remedy.REASK:
+            return 0
+        return next((s.gate.max_reasks for s in self._plan.get(decision.stage, ()) if s.gate.name == decision.gate), 0)
 
     def _steps(self) -> Sequence[Step]:
         """Every step once."""

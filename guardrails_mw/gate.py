@@ -107,6 +107,9 @@ class Gate(ABC):
     look_back: int | None = None
     max_span: int | None = None
 
+    max_reasks: int = 5
+    """How often a seam may ask the model again when this gate sends an answer back."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
