@@ -79,8 +79,8 @@ def injection_table(rounds: int) -> Table:
         f"Median microseconds of one check. Corpus SHA-256 `{corpus.fingerprint()}`.",
         [
             (
-                f"Ours looks for {len(signatures.default_signatures().signatures)} signatures in normalised and decoded views; "
-                "the regexes see ten phrases in plain text only."
+                f"Ours looks for {len(signatures.default_signatures().signatures)} signatures in normalised and "
+                "decoded views; the regexes see ten phrases in plain text only."
             ),
             (
                 f"Checked in this run: both saw an attack at the end of all {len(rows)} texts; "
