@@ -56,8 +56,8 @@ class TraceHandler(BaseCallbackHandler):
     last invocation, under its first span. The thread is ``thread_id``, the user is ``guardrails_actor`` or
     ``langfuse_user_id`` in the config's metadata.
 
-    A run is known by ``guardrails_run`` in the config's metadata, else by the run id of its first root; the
-    same id gives the same trace in every process.
+    A run is traced by ``guardrails_run`` in the config's metadata, else by the run id of its first root; the
+    same id gives the same trace in every process. `Tracing.began` and `Tracing.run_of` keep it for a thread.
 
     Args:
         tracing: where spans go. Use `Tracing.handler`: two handlers on one run would show it twice.
@@ -251,15 +251,18 @@ class TraceHandler(BaseCallbackHandler):
         anchors, seed = self._tracing.anchors, str(meta.get("guardrails_run") or "")
         if not seed and resumed and thread:
             last = anchors.get("thread", thread)
-            seed = (self._tracing.run_of(thread) if self._tracing.run_of else None) or (last.run if last else "")
+            seed = self._tracing.kept(thread) or (last.run if last else "")
         again = bool(seed) and (resumed or anchors.get("run", seed) is not None)
         seed = seed or str(run_id)
         first = seeded_context(seed)
         context, parent = (new_context(first.trace_id), first) if again else (first, None)
         anchor = Anchor(context, run=seed)
         anchors.put("run", seed, anchor)
+        anchors.put("trace", format(context.trace_id, "032x"), anchor)
         if thread:
             anchors.put("thread", thread, anchor)
+            if not again:
+                self._tracing.keep(thread, seed)
         return context, parent
 
     def _shown(self, which: str, value: object) -> dict[str, object]:

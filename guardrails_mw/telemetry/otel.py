@@ -25,6 +25,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
+from guardrails_mw.event import Where
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.telemetry import tracing_from_policy
 from guardrails_mw.telemetry.boundary import Boundary, RedactingExporter, RedactingProvider
@@ -62,13 +63,13 @@ class Anchor:
 
 
 class Anchors:
-    """The latest spans by what hosts know: a run id, a guardrail run, a thread. Forgets the oldest."""
+    """The latest spans by what hosts know (run id, guardrail run, thread) and roots by trace. Forgets the oldest."""
 
     def __init__(self, limit: int = 20_000) -> None:
         self._known: OrderedDict[tuple[str, str], Anchor] = OrderedDict()
         self._limit, self._lock = limit, Lock()
 
-    def put(self, sort: Literal["span", "run", "thread"], key: str, anchor: Anchor) -> None:
+    def put(self, sort: Literal["span", "run", "thread", "trace"], key: str, anchor: Anchor) -> None:
         """Remember a span."""
         with self._lock:
             self._known[sort, key] = anchor
@@ -76,7 +77,7 @@ class Anchors:
             while len(self._known) > self._limit:
                 self._known.popitem(last=False)
 
-    def get(self, sort: Literal["span", "run", "thread"], key: str) -> Anchor | None:
+    def get(self, sort: Literal["span", "run", "thread", "trace"], key: str) -> Anchor | None:
         """The span known under this key."""
         return self._known.get((sort, key)) if key else None
 
@@ -126,9 +127,9 @@ class Tracing:
 
     Attributes:
         provider: for other instrumentation that should send through the same boundary and endpoints.
-        run_of: names the run that a thread is in, so that a resume in another process finds its trace. It
-            must be the id that the run began with; see `TraceHandler`.
-        failures: decisions that could not be turned into spans.
+        began: told a thread and the id its new run is traced by; keep it where `run_of` finds it.
+        run_of: gives that id back, so that a resume in another process finds its trace.
+        failures: decisions that could not be turned into spans, and calls of `began` or `run_of` that raised.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class Tracing:
         timeout: float = 3.0,
     ) -> None:
         self.content, self.failures, self.anchors = content, 0, Anchors()
+        self.began: Callable[[str, str], None] | None = None
         self.run_of: Callable[[str], str | None] | None = None
         self._handler: TraceHandler | None = None
         self._boundary = Boundary(redactor)
@@ -182,6 +184,22 @@ class Tracing:
             self._handler.run_inline = True
         return self._handler
 
+    def keep(self, thread: str, run: str) -> None:
+        """Have the id of a thread's new run kept for resumes in other processes. Never raises."""
+        try:
+            if self.began is not None:
+                self.began(thread, run)
+        except Exception:  # noqa: BLE001 - a store that fails costs the connection of two traces, not the run
+            self.failures += 1
+
+    def kept(self, thread: str) -> str:
+        """The id kept for a thread; empty where there is none. Never raises."""
+        try:
+            return (self.run_of(thread) if self.run_of is not None else None) or ""
+        except Exception:  # noqa: BLE001 - as above
+            self.failures += 1
+            return ""
+
     def observe(self, decision: Decision) -> None:
         """Emit a span for every check of a decision, one after the other in time. Never raises.
 
@@ -196,28 +214,36 @@ class Tracing:
             self.failures += 1
 
     def _observe(self, decision: Decision) -> None:
-        where, end = decision.event.where, time.time_ns()
-        anchors = self.anchors
-        anchor = anchors.get("span", where.span) or anchors.get("run", where.run) or anchors.get("thread", where.thread)
-        if anchor is not None:
-            parent, step = anchor.context, anchor.step
-            trace_id = parent.trace_id
-        else:
-            parent, step = None, None
-            trace_id = seeded_context(where.run).trace_id if where.run else new_context().trace_id
+        end = time.time_ns()
+        anchor = self._anchor(decision.event.where)
+        trace_id = anchor.context.trace_id if anchor else self._first(decision.event.where).trace_id
         contents: dict[str, object] = {} if self.content == "none" else {"input": Told(decision)}
         for check in reversed(decision.checks):
             start = end - int(check.seconds * 1e9)
             context = new_context(trace_id)
             self.emit(
                 f"apply_guardrail {check.gate}",
-                (context, parent),
+                (context, anchor.context if anchor else None),
                 (start, end),
-                describe=partial(_described, decision, check, context, step),
+                describe=partial(_described, decision, check, context, anchor.step if anchor else None),
                 contents=contents,
                 status=Status(StatusCode.ERROR, check.error) if check.error else _OK,
             )
             end = start
+
+    def _anchor(self, where: Where) -> Anchor | None:
+        """The span that a decision hangs under."""
+        anchors = self.anchors
+        known = anchors.get("run", where.run)
+        anchor = anchors.get("span", where.span) or known or anchors.get("thread", where.thread)
+        if anchor is not None and known is None and where.run:  # later decisions of the run may know no span
+            anchors.put("run", where.run, anchors.get("trace", format(anchor.context.trace_id, "032x")) or anchor)
+        return anchor
+
+    @staticmethod
+    def _first(where: Where) -> SpanContext:
+        """Where the host's trace will be if it begins after this decision and is known by the same id."""
+        return seeded_context(where.run) if where.run else new_context()
 
     def emit(
         self,

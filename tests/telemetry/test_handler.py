@@ -258,18 +258,30 @@ def test_resume_goes_on_in_the_same_trace(tracing: Tracing, receiver) -> None:
 
 
 def test_resume_in_another_process(trace: Callable[..., Tracing], receiver) -> None:
-    """A second tracing that only knows the run's id continues the trace of the first."""
-    saver, run = InMemorySaver(), uuid.uuid4()
+    """A second tracing that only shares the kept id continues the trace of the first."""
+    saver, kept = InMemorySaver(), {}
     config = {"configurable": {"thread_id": "t-9"}}
     first, second = trace(), trace()
+    first.began, second.run_of = kept.__setitem__, kept.get
     agent = asking(saver)
-    agent.invoke(ASKED, {**config, "callbacks": [first.handler()], "run_id": run})
-    second.run_of = {"t-9": str(run)}.get
+    agent.invoke(ASKED, {**config, "callbacks": [first.handler()]})
     agent.invoke(Command(resume="yes"), {**config, "callbacks": [second.handler()]})
     first.close()
     second.close()
     assert len({span.trace for span in receiver.spans}) == 1
     assert len([span for span in receiver.spans if not span.parent]) == 1
+
+
+def test_a_failing_store_costs_no_span(tracing: Tracing, receiver) -> None:
+    """Where the run's id cannot be kept or found, the run is traced all the same, and the failure counted."""
+    tracing.began = tracing.run_of = lambda *args: 1 / 0
+    agent = asking(InMemorySaver())
+    config = {"callbacks": [tracing.handler()], "configurable": {"thread_id": "t-9"}}
+    agent.invoke(ASKED, config)
+    agent.invoke(Command(resume="yes"), config)
+    tracing.close()
+    assert tracing.failures == 2
+    assert len({span.trace for span in receiver.spans}) == 1
 
 
 def test_fresh_invocations_are_traces_of_their_own(tracing: Tracing, receiver) -> None:
@@ -292,6 +304,34 @@ def test_decision_without_a_known_span_hangs_under_the_root(tracing: Tracing, re
     tracing.close()
     assert receiver.path(receiver.named("apply_guardrail g")) == ["chain", "apply_guardrail g"]
     assert receiver.named("chain").kind == "CHAIN"
+
+
+def test_a_run_is_recognised_by_its_earlier_decisions(tracing: Tracing, receiver) -> None:
+    """Once a decision of a run had a known span, one that has none joins the same trace, under its root."""
+
+    def decide(x: object) -> object:
+        span = str(var_child_runnable_config.get()["callbacks"].parent_run_id)
+        emit(tracing, "first", where=Where(run="any-name", span=span))
+        emit(tracing, "second", where=Where(run="any-name", span="not seen"))
+        return x
+
+    chain = RunnableLambda(decide).with_config(run_name="step") | RunnableLambda(lambda x: x)
+    chain.with_config(run_name="chain").invoke(1, {"callbacks": [tracing.handler()]})
+    tracing.close()
+    assert receiver.path(receiver.named("apply_guardrail first")) == ["chain", "step", "apply_guardrail first"]
+    assert receiver.path(receiver.named("apply_guardrail second")) == ["chain", "apply_guardrail second"]
+
+
+def test_decision_before_the_host_is_seen(tracing: Tracing, receiver) -> None:
+    """A gate that decides before the handler hears of the root is still in the root's trace."""
+    run = uuid.uuid4()
+    emit(tracing, "early", where=Where(run=str(run), span=str(run)))
+    RunnableLambda(lambda x: x).with_config(run_name="chain").invoke(
+        1, {"callbacks": [tracing.handler()], "run_id": run}
+    )
+    tracing.close()
+    assert len(receiver.spans) == 2
+    assert len({span.trace for span in receiver.spans}) == 1
 
 
 class Stop(BaseCallbackHandler):
