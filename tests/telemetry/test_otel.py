@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -274,7 +275,7 @@ def _closed_port() -> int:
 
 def test_dead_endpoint_delays_no_other(receiver, redactor: Redactor) -> None:
     """A live endpoint gets everything while a dead one next to it keeps failing."""
-    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
+    env = {**os.environ, **KEYS, "LANGFUSE_BASE_URL": receiver.url}
     dead = Endpoint(f"http://127.0.0.1:{_closed_port()}/v1/traces")
     tracing = Tracing([dead, langfuse_endpoint(env)], redactor, timeout=30.0)
     for _ in range(20):
@@ -321,7 +322,7 @@ def test_script_without_close_still_sends(receiver) -> None:
         "import logging",
         "import os, logging\n    from guardrails_mw.telemetry import langfuse_endpoint\n    import logging",
     )
-    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
+    env = {**os.environ, **KEYS, "LANGFUSE_BASE_URL": receiver.url}
     subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script).replace("2000", "20")],
         env=env,
@@ -353,7 +354,7 @@ FORK = """
 
 def test_forked_child_sends_too(receiver) -> None:
     """A server that forks its workers gets the spans of parent and child."""
-    env = {**KEYS, "LANGFUSE_BASE_URL": receiver.url}
+    env = {**os.environ, **KEYS, "LANGFUSE_BASE_URL": receiver.url}
     subprocess.run([sys.executable, "-c", textwrap.dedent(FORK)], env=env, capture_output=True, check=True, timeout=60)
     assert sorted(span.name for span in receiver.spans) == ["apply_guardrail child", "apply_guardrail parent"]
 
