@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import json
-from hashlib import sha256
 
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import ModelCall, ToolCall
@@ -88,7 +87,7 @@ class LedgerRecorder:
 
     def _digest(self, value: object) -> str:
         raw = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-        return hmac.new(self._secret, raw.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+        return hmac.digest(self._secret, raw.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _check(check: Check) -> dict[str, object]:

@@ -123,7 +123,8 @@ class Runs:
         if resuming and current:
             return current
         run = f"{thread}/{secrets.token_hex(4)}"
-        self._store.swap(name, current, run)
+        if self._store.swap(name, current, run):
+            return run
         return self._store.get(name) or run
 
 

@@ -28,6 +28,8 @@ from guardrails_mw.wait import Either, drive, drive_async
 
 __all__ = ["GuardrailsMiddleware"]
 
+_MAX_MODELS = 16
+
 
 class GuardrailsMiddleware(AgentMiddleware):
     """Everything a policy decides, in an agent. Made by `Guard.middleware`.
@@ -42,6 +44,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         super().__init__()
         self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
         self._seen: frozenset[str] = frozenset()
+        self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, BaseChatModel]] = {}
         enforcer.tool_seam = True
 
     def wrap_model_call(
@@ -77,9 +80,18 @@ class GuardrailsMiddleware(AgentMiddleware):
         if names != self._seen:
             self._check_tools(request.tools)
             self._seen = names
-        answers = frozenset(_answer_names(request))
-        guarded = guard_model(request.model, self._enforcer, self._runs, MIDDLEWARE, answers)
-        return request.override(model=cast("BaseChatModel", guarded))
+        return request.override(model=self._model(request.model, frozenset(_answer_names(request))))
+
+    def _model(self, model: BaseChatModel, answers: frozenset[str]) -> BaseChatModel:
+        """The model, guarded; made once, since making it takes longer than a gate."""
+        known = self._models.get((id(model), answers))
+        if known is not None and known[0] is model:
+            return known[1]
+        guarded = cast("BaseChatModel", guard_model(model, self._enforcer, self._runs, MIDDLEWARE, answers))
+        if len(self._models) >= _MAX_MODELS:  # an agent that makes a model for every request
+            self._models.clear()
+        self._models[id(model), answers] = (model, guarded)
+        return guarded
 
     async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
         """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
