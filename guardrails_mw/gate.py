@@ -102,8 +102,6 @@ class Gate(ABC):
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = GateConfig
     cost: Cost = Cost.LINEAR
-    may: frozenset[str] = EFFECTS
-    """What its verdicts may do besides flagging; `explain` says where a seam cannot carry that out."""
     look_back: int | None = None
     max_span: int | None = None
 
@@ -117,6 +115,10 @@ class Gate(ABC):
     def build(cls, config: GateConfig, site: Site) -> Gate:  # noqa: ARG003 - subclasses read it
         """Make the gate from its checked keys. Raises `PolicyError` for what only it can see is wrong."""
         return cls(site.name)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - for gates that know better
+        """What its verdicts may do at a stage besides flagging; `explain` says where a seam cannot carry that out."""
+        return EFFECTS
 
     @abstractmethod
     def check(self, event: Event) -> Verdict | Awaitable[Verdict]:

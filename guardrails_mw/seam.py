@@ -30,11 +30,17 @@ _CHANGE = Power.BLOCK | Power.EDIT
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """A way of plugging in: the stages it reaches and its powers there."""
+    """A way of plugging in: the stages it reaches and its powers there.
+
+    When the host streams, the stages in `late` are decided only after the stream was shown; gates at those in
+    `unstreamable` make the stream itself unenforceable, before its first token.
+    """
 
     name: str
     powers: Mapping[Stage, Power]
     note: str = ""
+    late: frozenset[Stage] = frozenset()
+    unstreamable: frozenset[Stage] = frozenset()
 
     def can(self, stage: Stage, power: Power) -> bool:
         """Whether it has this power at a stage."""
@@ -56,6 +62,7 @@ CALLBACKS = Seam(
         Stage.TOOL_RESULT: Power.BLOCK,
     },
     "always raises; a streamed answer cannot be called back, so with gates at output it is unenforceable",
+    unstreamable=frozenset({Stage.OUTPUT}),
 )
 MODEL = Seam(
     "model",
@@ -82,7 +89,8 @@ MIDDLEWARE = Seam(
 NODES = Seam(
     "nodes",
     {Stage.INPUT: _ALL, Stage.OUTPUT: _ALL, Stage.TOOL_CALL: _ALL, Stage.TOOL_RESULT: _CHANGE},
-    "each node reaches its own stage; add guard.model() for the model stage",
+    "each node reaches its own stage; add guard.model() for the model stage and for streamed tokens",
+    late=frozenset({Stage.OUTPUT}),
 )
 RUNNABLE = Seam(
     "runnable",

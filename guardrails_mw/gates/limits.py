@@ -47,7 +47,6 @@ class BudgetGate(HoldingGate):
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.MODEL, Stage.TOOL_CALL})
-    may = frozenset({"block"})
 
     def __init__(
         self,
@@ -66,6 +65,10 @@ class BudgetGate(HoldingGate):
         self.cost = Cost.BLOCKING if store.blocking else Cost.LINEAR
         self._account, self._clock = account, clock
         self._budget = Budget(store, limits, prices, name=name, prefix=prefix, assume_output=assume_output, ttl=ttl)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It only blocks."""
+        return frozenset({"block"})
 
     def check(self, event: Event) -> Verdict:
         """Reserve, or say what is used up. Raises `GateError` for an event without a call or key."""
@@ -133,8 +136,13 @@ class LoopsGate(Gate):
         super().__init__(name)
         self.cost = Cost.BLOCKING if store.blocking else Cost.LINEAR
         self._store, self._limits = store, limits or LoopLimits()
-        self.may = frozenset({"ask" if rung == "ask" else "block" for rung in self._limits.then})
         self._polls, self._prefix, self._secret = frozenset(polls), prefix, secret
+
+    def may(self, stage: Stage) -> frozenset[str]:
+        """It stops and asks before a call; of results it only takes note."""
+        if stage is not Stage.TOOL_CALL:
+            return frozenset()
+        return frozenset({"ask" if rung == "ask" else "block" for rung in self._limits.then})
 
     def check(self, event: Event) -> Verdict:
         """Decide on a call, or remember a result."""

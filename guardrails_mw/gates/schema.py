@@ -66,13 +66,16 @@ class _ShapeGate(Gate):
         max_reasks: how often a seam may ask again.
     """
 
-    may = frozenset({"block"})
     cost = Cost.BLOCKING  # a schema's author can write what is not linear in the value
 
     def __init__(self, name: str, shape: Shape, on_fail: str = "block", max_reasks: int = 1) -> None:
         super().__init__(name)
         self.max_reasks = max_reasks if on_fail == "reask" else 0
         self._shape, self._on_fail = shape, on_fail
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It only blocks."""
+        return frozenset({"block"})
 
     def check(self, event: Event) -> Verdict:
         """Hold the content against the shape."""

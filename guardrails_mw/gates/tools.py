@@ -36,14 +36,20 @@ class ToolsGate(Gate):
     ) -> None:
         super().__init__("tools")
         self._tools, self._default, self._tiers = dict(tools), default, dict(tiers)
-        asks = Action.ASK in (default, *tiers.values()) or any(tool.ask for tool in tools.values())
-        self.may = frozenset({"block", "ask"} if asks else {"block"})
         self._args = {
             n: SchemaCheck.from_file(t.args_schema, base) for n, t in tools.items() if t.args_schema is not None
         }
         self._results = {
             n: SchemaCheck.from_file(t.result_schema, base) for n, t in tools.items() if t.result_schema is not None
         }
+
+    def may(self, stage: Stage) -> frozenset[str]:
+        """It asks only before a call, and blocks results only where a tool says what they must be."""
+        tools = self._tools.values()
+        if stage is Stage.TOOL_RESULT:
+            return frozenset({"block"} if self._results or any(tool.on_empty == "block" for tool in tools) else ())
+        asks = Action.ASK in (self._default, *self._tiers.values()) or any(tool.ask for tool in tools)
+        return frozenset({"block", "ask"} if asks else {"block"})
 
     def check(self, event: Event) -> Verdict:
         """Decide one call or result."""

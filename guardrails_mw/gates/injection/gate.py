@@ -95,7 +95,6 @@ class InjectionGate(Gate):
 
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = InjectionConfig
-    may = frozenset({"block"})
     max_span = MAX_SPAN  # `look_back` stays None: a score is a sum over the whole text
 
     def __init__(
@@ -110,6 +109,10 @@ class InjectionGate(Gate):
         """Make the gate; the signature file is read and compiled here, once per process."""
         assert isinstance(config, InjectionConfig)
         return cls(site.name, config)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It only blocks."""
+        return frozenset({"block"})
 
     def check(self, event: Event) -> Verdict:
         """Add up what is found. Raises `GateError` when the scan could not be finished."""

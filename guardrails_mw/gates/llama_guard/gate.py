@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Protocol
 from pydantic import Field, SecretStr, model_validator
 
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Event
+from guardrails_mw.event import Event, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site, windows
 from guardrails_mw.gates.llama_guard.answer import Answer
 from guardrails_mw.gates.llama_guard.conversation import Turn, conversation, visible_text
@@ -84,7 +84,6 @@ class LlamaGuardGate(Gate):
 
     config_type: ClassVar[type[GateConfig]] = LlamaGuardConfig
     cost = Cost.BLOCKING
-    may = frozenset({"block"})
 
     def __init__(self, name: str, judge: Judge, config: LlamaGuardConfig) -> None:
         super().__init__(name)
@@ -98,6 +97,10 @@ class LlamaGuardGate(Gate):
             return cls(site.name, LocalModel(_source(config.model, site.base), config.device), config)
         key = config.api_key.get_secret_value() if config.api_key else ""
         return cls(site.name, Endpoint(config.endpoint, config.model, key), config)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It only blocks."""
+        return frozenset({"block"})
 
     def check(self, event: Event) -> Verdict:
         """Judge every window until one is blocked. Raises `GateError` for whatever is not a clear answer."""

@@ -57,7 +57,6 @@ class PiiGate(Gate):
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
         self.cost = Cost.LINEAR if engine.exact else Cost.BLOCKING
-        self.may = frozenset({"edit", action} - {"flag"})
 
     @classmethod
     def build(cls, config: GateConfig, site: Site) -> PiiGate:
@@ -68,6 +67,10 @@ class PiiGate(Gate):
         for entity in entities:
             _check_entity(entity, f"gates.{site.name}.entities")
         return cls(site.name, Engine(profile, entities), Replacer(config.style, site.secret), config.action)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It edits under every action."""
+        return frozenset({"edit", self._action} - {"flag"})
 
     def check(self, event: Event) -> Verdict:
         """Edits and findings for every readable part."""

@@ -64,7 +64,6 @@ class SecretsGate(Gate):
     ) -> None:
         super().__init__(name)
         self._config = config or SecretsConfig(type="secrets")
-        self.may = frozenset({"edit", self._config.action} if self._config.action != "flag" else ())
         self._secret = secret
         self._rules = rules or default_rules()
         self._allow = frozenset(self._config.allow)
@@ -76,6 +75,10 @@ class SecretsGate(Gate):
         if config.style == "hash" and not site.secret:
             raise PolicyError("'hash' needs a store that keeps a key; allowed without: remove, mask", field="style")
         return cls(site.name, config, site.secret)
+
+    def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
+        """It edits under every action but `flag`."""
+        return frozenset({"edit", self._config.action} if self._config.action != "flag" else ())
 
     def check(self, event: Event) -> Verdict:
         """Find and replace. Raises `GateError` when the scan could not be finished."""

@@ -1,0 +1,72 @@
+"""The program ``guardrails-mw``: its commands, and how errors end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from guardrails_mw import __version__
+from guardrails_mw.cli import approvals, check, demo, doctor, explain, runs, schema
+from guardrails_mw.cli.output import complain
+from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
+
+__all__ = ["app", "main"]
+
+
+class _Program(TyperGroup):
+    """Ends with one clear message and exit code 2 where a policy, a store or a gate is at fault."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except StoreError as error:
+            complain(f"the store cannot be used: {error.code}")
+        except PolicyError as error:
+            complain(error)
+        except GuardrailsError as error:
+            complain(f"{type(error).__name__}: {error}")
+        raise typer.Exit(2)
+
+
+app = typer.Typer(
+    name="guardrails-mw",
+    cls=_Program,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing the help takes longer than writing it
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("check")(check.check)
+app.command("explain")(explain.explain)
+app.command("schema")(schema.schema)
+app.command("doctor")(doctor.doctor)
+app.add_typer(approvals.app)
+app.add_typer(runs.app)
+app.command("demo")(demo.demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """One policy file that makes LangChain and LangGraph agents safe to run in production.
+
+    Example: guardrails-mw explain --policy configs/default.yaml
+    """
+
+
+def main() -> None:
+    """Run the program."""
+    app()

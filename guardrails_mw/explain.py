@@ -1,0 +1,376 @@
+"""What a policy means, before anything runs: gates in their order, seams and what they can carry out, tools, gaps.
+
+Plain data, made from the same plan that the guard runs by. No store is opened and no host is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from guardrails_mw.document import nearest
+from guardrails_mw.errors import PolicyError
+from guardrails_mw.event import Stage
+from guardrails_mw.gate import GateTypes
+from guardrails_mw.gates.tools import check_names, tool_args
+from guardrails_mw.plan import Planned, build_gates, plan, unlisted
+from guardrails_mw.policy import ApprovalPolicy, Policy, Rule, ToolPolicy
+from guardrails_mw.seam import SEAMS, Power, Seam
+from guardrails_mw.stores.memory import MemoryStore
+from guardrails_mw.verdict import Action
+
+__all__ = ["Explanation", "Gap", "Notice", "PlannedGate", "Reach", "StagePlan", "ToolTerms", "explain"]
+
+Plan = Mapping[Stage, Sequence[Planned]]
+Timing = Literal["before", "held", "late", "refused", "never"]
+
+MODES = ("invoke", "batch", "stream")
+"""How a host is called. Every mode means the same in its synchronous and its asynchronous form."""
+
+_POWERS = {"block": Power.BLOCK, "edit": Power.EDIT, "ask": Power.ASK}
+_EXPLAINING = b"explain"  # stands for the store's key; nothing is hashed here
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGate:
+    """A gate at a stage: how it is run, its deadline in milliseconds, what its failure means and what it may do."""
+
+    name: str
+    type: str
+    cost: str
+    deadline_ms: float
+    on_error: str
+    may: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """The gates of a stage, in the order in which they are asked."""
+
+    stage: str
+    gates: tuple[PlannedGate, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something that a gate may decide and a seam cannot carry out: it becomes `on_unenforceable`."""
+
+    gate: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a seam can do at a stage in one mode, synchronous and asynchronous alike.
+
+    Attributes:
+        powers: of ``block``, ``edit`` and ``ask``; empty where the seam does not reach the stage.
+        timing: ``before`` (decided before it goes on), ``held`` (a stream is held until it is complete,
+            then decided), ``late`` (decided after the stream was shown), ``refused`` (the stream itself is
+            unenforceable, before its first token) or ``never``.
+        unenforceable: what gates of this stage may decide and the seam cannot carry out.
+    """
+
+    seam: str
+    stage: str
+    mode: str
+    powers: tuple[str, ...]
+    timing: Timing
+    unenforceable: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTerms:
+    """What one tool may do. `ask` and `block` hold pairs of condition and reason code.
+
+    Attributes:
+        listed: whether the policy names it; the rest then follows from `default_tool`.
+        otherwise: what a call means that no rule catches.
+        asks: who is asked, within how many seconds, and what happens after that; empty when nobody is.
+    """
+
+    name: str
+    listed: bool
+    tier: str
+    otherwise: str
+    roles: tuple[str, ...] = ()
+    ask: tuple[tuple[str, str], ...] = ()
+    block: tuple[tuple[str, str], ...] = ()
+    asks: tuple[str, float, tuple[str, ...]] | tuple[()] = ()
+    checks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the author of the policy should know: a stable code and a sentence."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a policy means.
+
+    Attributes:
+        label: format version and content hash, as records show it.
+        unlisted: what a tool means that is not named; empty where the policy says nothing about tools.
+        budgets: limits of a run by unit.
+        loops: repeats, and what follows; empty without loops.
+        warnings: what is not guarded, and what is weaker than it may look.
+    """
+
+    label: str
+    mode: str
+    on_unenforceable: str
+    stages: tuple[StagePlan, ...]
+    reach: tuple[Reach, ...]
+    seam_notes: dict[str, str]
+    tools: tuple[ToolTerms, ...]
+    unlisted: str
+    budgets: dict[str, str]
+    loops: tuple[int, tuple[str, ...]] | tuple[()]
+    warnings: tuple[Notice, ...]
+
+    def plain(self) -> dict[str, object]:
+        """The same as JSON values."""
+        return asdict(self)
+
+
+class _Unopened(MemoryStore):
+    """Stands for the policy's store, so that gates that count have the cost class they will have with it."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self._waits = policy.record.durability == "power" and policy.store != "memory:"
+
+    @property
+    def blocking(self) -> bool:
+        """Whether the policy's store would wait for the disk."""
+        return self._waits
+
+
+def explain(
+    policy: Policy, tools: Sequence[object] | None = None, seam: str | None = None, types: GateTypes | None = None
+) -> Explanation:
+    r"""Say what a policy means.
+
+    Args:
+        policy: what to explain.
+        tools: all tools there are, to show also those that the policy does not name.
+        seam: the name of the one seam to look at; all of them if left out.
+        types: gate types to choose from; the installed ones if left out.
+
+    Raises:
+        PolicyError: a gate cannot be built, a tool's name or argument does not exist, or there is no such seam.
+
+    >>> from guardrails_mw.document import Document
+    >>> source = "version: 1\ngates: {signs: {type: injection}}\nstages: {input: [signs]}"
+    >>> told = explain(Policy.load(Document(source)), seam="callbacks")
+    >>> told.stages[0].gates[0].name, [notice.code for notice in told.warnings][:2]
+    ('signs', ['stage.output', 'stage.tool_call'])
+    """
+    given = tool_args(tools) if tools is not None else None
+    if given is not None:
+        check_names(policy.tools, given, complete=True)
+    seams = _seams(seam)
+    gates = build_gates(policy, types or GateTypes.installed(), _EXPLAINING)
+    planned = plan(policy, gates, _Unopened(policy), _EXPLAINING)
+    return Explanation(
+        label=policy.label,
+        mode=policy.mode,
+        on_unenforceable=policy.on_unenforceable,
+        stages=tuple(
+            StagePlan(stage.value, tuple(_gate(policy, stage, each) for each in items))
+            for stage, items in planned.items()
+        ),
+        reach=tuple(_reach(seams, planned)),
+        seam_notes={each.name: each.note for each in seams},
+        tools=tuple(_tools(policy, given or ())),
+        unlisted=unlisted(policy).word if policy.governs_tools else "",
+        budgets=_budgets(policy),
+        loops=(policy.loops.repeats, tuple(policy.loops.then)) if policy.loops else (),
+        warnings=tuple(_warnings(policy, planned, seams if seam else ())),
+    )
+
+
+def _seams(name: str | None) -> tuple[Seam, ...]:
+    if name is None:
+        return SEAMS
+    found = tuple(each for each in SEAMS if each.name == name)
+    if not found:
+        raise PolicyError(f"there is no seam {name!r}; {nearest(name, [each.name for each in SEAMS])}")
+    return found
+
+
+def _gate(policy: Policy, stage: Stage, planned: Planned) -> PlannedGate:
+    gate = planned.gate
+    config = policy.gates.get(gate.name)
+    deadline = round(planned.deadline * 1000, 3)
+    kind = config.type if config else gate.name
+    return PlannedGate(gate.name, kind, gate.cost.value, deadline, planned.on_error, tuple(sorted(gate.may(stage))))
+
+
+def _reach(seams: Sequence[Seam], plan: Plan) -> Iterator[Reach]:
+    for seam in seams:
+        for stage in Stage:
+            powers = tuple(word for word, power in _POWERS.items() if seam.can(stage, power))
+            gaps = tuple(
+                Gap(planned.gate.name, effect)
+                for planned in plan[stage]
+                for effect in sorted(planned.gate.may(stage))
+                if stage in seam.powers and effect not in powers
+            )
+            for mode in MODES:
+                timing = _timing(seam, stage, mode, bool(plan[stage]))
+                if timing == "refused":
+                    gaps = tuple(Gap(planned.gate.name, "stream") for planned in plan[stage])
+                yield Reach(seam.name, stage.value, mode, powers, timing, gaps)
+
+
+def _timing(seam: Seam, stage: Stage, mode: str, guarded: bool) -> Timing:
+    if stage not in seam.powers:
+        return "never"
+    if mode != "stream" or stage is not Stage.OUTPUT or not guarded:
+        return "before"
+    if stage in seam.unstreamable:
+        return "refused"
+    return "late" if stage in seam.late else "held"
+
+
+def _tools(policy: Policy, given: Sequence[str] | dict[str, list[str]]) -> Iterator[ToolTerms]:
+    for name, tool in policy.tools.items():
+        yield _terms(policy, name, tool)
+    if policy.governs_tools:
+        for name in given:
+            if name not in policy.tools:
+                yield ToolTerms(name, listed=False, tier="", otherwise=unlisted(policy).word)
+
+
+def _terms(policy: Policy, name: str, tool: ToolPolicy) -> ToolTerms:
+    otherwise = "allow" if tool.ask else policy.tiers.get(tool.tier, "allow")
+    approval: ApprovalPolicy = tool.approval or policy.approval
+    may_ask = bool(tool.ask) or otherwise == "ask" or (policy.loops is not None and "ask" in policy.loops.then)
+    checks = [key for key in ("args_schema", "result_schema") if getattr(tool, key) is not None]
+    checks += [f"empty result: {tool.on_empty}"] if tool.on_empty != "allow" else []
+    checks += ["polls: loops are not counted"] if tool.polls else []
+    return ToolTerms(
+        name=name,
+        listed=True,
+        tier=tool.tier,
+        otherwise=otherwise,
+        roles=tuple(tool.roles),
+        ask=_rules(tool.ask),
+        block=_rules(tool.block),
+        asks=(approval.ask, approval.within, tuple(approval.on_timeout)) if may_ask else (),
+        checks=tuple(checks),
+    )
+
+
+def _rules(rules: Sequence[Rule]) -> tuple[tuple[str, str], ...]:
+    return tuple((rule.condition.source, rule.because) for rule in rules)
+
+
+def _budgets(policy: Policy) -> dict[str, str]:
+    """The limits that are set, in words: numbers as the policy wrote them."""
+    if policy.budgets is None:
+        return {}
+    run = policy.budgets.run
+    limits = {"usd": run.usd, "tokens": run.tokens, "model_calls": run.model_calls, "tool_calls": run.tool_calls}
+    limits |= {"seconds": run.seconds, "warn_at": run.warn_at}  # type: ignore[dict-item]
+    return {unit: f"{limit:g}" if isinstance(limit, float) else str(limit) for unit, limit in limits.items() if limit}
+
+
+def _warnings(policy: Policy, plan: Plan, seams: Sequence[Seam]) -> Iterator[Notice]:
+    """What is not guarded, then what is weaker than it may look, then what the chosen seam cannot do."""
+    yield from _unguarded(policy, plan)
+    yield from _lenient(policy)
+    yield from _unrecorded(policy)
+    for seam in seams:
+        yield from _unreached(policy, plan, seam)
+
+
+_OPEN = {
+    Stage.INPUT: "what users write goes to the model unchecked",
+    Stage.OUTPUT: "answers go to the user unchecked",
+    Stage.TOOL_CALL: "any tool runs with any arguments",
+    Stage.TOOL_RESULT: "what tools bring back goes to the model unchecked: the channel of indirect injection",
+}
+
+
+def _unguarded(policy: Policy, plan: Plan) -> Iterator[Notice]:
+    """Stages that nobody looks at. Gates that only count look at nothing."""
+    for stage, meaning in _OPEN.items():
+        if not any(each.gate.name not in ("loops", "budget") for each in plan[stage]):
+            yield Notice(f"stage.{stage}", f"no gate looks at {stage}: {meaning}")
+    if Stage.MODEL in policy.stages:
+        text = "gates at the model stage see the call, not what is sent: list them at input and tool_result"
+        yield Notice("stage.model", text)
+    if policy.budgets is None:
+        yield Notice("budgets", "no budgets: nothing limits what a run may use up")
+    if policy.loops is None:
+        yield Notice("loops", "no loops: a call that keeps giving the same result is not stopped")
+    if policy.governs_tools and unlisted(policy) in (Action.ALLOW, Action.FLAG):
+        yield Notice("tools.unlisted", f"a tool that is not listed runs ({unlisted(policy).word})")
+    for name, tool in policy.tools.items():
+        if tool.tier == "privileged" and not (tool.roles or tool.ask or tool.block or policy.tiers.get(tool.tier)):
+            yield Notice("tools.privileged", f"{name} is privileged and runs for everybody without a question")
+
+
+def _lenient(policy: Policy) -> Iterator[Notice]:
+    """Settings that let through what others would stop."""
+    if policy.mode == "shadow":
+        yield Notice("mode.shadow", "shadow mode: everything is decided and recorded, nothing is changed or stopped")
+    meaning = {"flag": "passes with a flag", "unsafe_allow": "passes as if the gate had agreed"}
+    places = [("the policy", policy.on_error)] + [(name, gate.on_error) for name, gate in policy.gates.items()]
+    for place, on_error in places:
+        if on_error in meaning:
+            yield Notice(
+                "on_error", f"on_error of {place} is {on_error}: what a broken gate should see {meaning[on_error]}"
+            )
+    if policy.unchecked != "block":
+        yield Notice("unchecked", f"images and files that no gate can read pass ({policy.unchecked})")
+    if policy.on_unenforceable == "flag":
+        yield Notice("on_unenforceable", "what a seam cannot carry out (an edit in a callback) passes with a flag")
+    if policy.blocked_messages == "keep":
+        yield Notice("blocked_messages", "a blocked message stays in the conversation: the model reads it next turn")
+
+
+def _unrecorded(policy: Policy) -> Iterator[Notice]:
+    """What is kept too long or not long enough."""
+    traced = bool(policy.traces.langfuse or policy.traces.otlp) and policy.traces.content == "redacted"
+    if not policy.record.redact and (policy.record.content == "redacted" or traced):
+        where = "the ledger and traces keep" if traced else "the ledger keeps"
+        yield Notice("record.redact", f"record.redact names no gates: {where} contents as they are")
+    if policy.record.on_failure == "flag":
+        yield Notice("record.on_failure", "a decision that cannot be recorded takes effect all the same")
+    if policy.store == "memory:":
+        text = (
+            "the store is memory: records, budgets and approvals end with the process, and no other process sees them"
+        )
+        yield Notice("store.memory", text)
+
+
+def _unreached(policy: Policy, plan: Plan, seam: Seam) -> Iterator[Notice]:
+    """What becomes of this policy in one seam."""
+    for stage in Stage:
+        names = ", ".join(each.gate.name for each in plan[stage])
+        if names and stage not in seam.powers:
+            yield Notice("seam.not_reached", f"{seam.name} does not reach {stage}: {names} are not asked there")
+    become = f"becomes {policy.on_unenforceable} (unenforceable)"
+    found = {
+        (reach.stage, gap.effect): [each.gate for each in reach.unenforceable if each.effect == gap.effect]
+        for reach in _reach((seam,), plan)
+        for gap in reach.unenforceable
+    }
+    for (stage, effect), gates in found.items():
+        names = ", ".join(gates)
+        text = f"{seam.name} cannot {effect} at {stage}: what {names} would {effect} {become}"
+        if effect == "stream":
+            text = f"{seam.name} cannot call back what was streamed: with {names} at {stage}, a stream {become}"
+        yield Notice("seam.unenforceable", text)
+    if seam.late and any(plan[stage] for stage in seam.late):
+        yield Notice(
+            "seam.late", f"{seam.name} decides output after its tokens were streamed; guard the model to hold them"
+        )
