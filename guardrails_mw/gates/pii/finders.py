@@ -198,19 +198,52 @@ class PhoneFinder:
     ) -> None:
         import phonenumbers
 
+        class Candidates(phonenumbers.PhoneNumberMatcher):
+            """Goes over a text as every matcher does that finds nothing, and notes what it comes across."""
+
+            def __init__(self, text: str) -> None:
+                super().__init__(text, None, leniency=leniency)
+                self.begins, self.long = {0}, list[tuple[int, str]]()
+                self.has_next()
+
+            def _extract_match(self, candidate: str, offset: int) -> None:
+                tick()
+                self.begins.add(offset + len(candidate))
+                if _enough(candidate, least_digits):
+                    self.long.append((offset, candidate))
+
         class Matcher(phonenumbers.PhoneNumberMatcher):
-            """A matcher that does not parse what is too short."""
+            """A matcher that does not search again for the candidates, nor look at what is too short."""
+
+            def __init__(self, text: str, region: str, candidates: Candidates) -> None:
+                super().__init__(text, region, leniency=leniency)
+                self._candidates = candidates
+
+            def _find(self, index: int) -> PhoneNumberMatch | None:
+                if index not in self._candidates.begins:  # inside of one, after a number that ends there
+                    return super()._find(index)
+                later = ((start, candidate) for start, candidate in self._candidates.long if start >= index)
+                matches = (self._extract_match(candidate, start) for start, candidate in later)
+                return next((match for match in matches if match is not None), None)
+
+            def _extract_match(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
+                return super()._extract_match(candidate, offset) if _enough(candidate, least_digits) else None
 
             def _parse_and_verify(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
                 tick()
-                if sum(map(str.isdecimal, candidate)) < least_digits:
-                    return None
-                return super()._parse_and_verify(candidate, offset)
+                return super()._parse_and_verify(candidate, offset) if _enough(candidate, least_digits) else None
 
-        self._matcher, self._regions, self._leniency = Matcher, regions, leniency
+        self._candidates, self._matcher, self._regions = Candidates, Matcher, regions
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions; a number may come more than once."""
+        candidates = self._candidates(text)
+        if not candidates.long:
+            return
         for region in self._regions:
-            for match in self._matcher(text, region, leniency=self._leniency):
+            for match in self._matcher(text, region, candidates):
                 yield match.start, match.end, 0.4
+
+
+def _enough(candidate: str, least_digits: int) -> bool:
+    return len(candidate) >= least_digits and sum(map(str.isdecimal, candidate)) >= least_digits
