@@ -20,6 +20,7 @@ from guardrails_mw.store import Store
 __all__ = ["Approval", "Approvals", "approval_id", "call_digest"]
 
 _PREFIX = "approval:"
+_PAUSES = "pauses:"
 PENDING, APPROVED, REJECTED, EXPIRED, EXECUTED = "pending", "approved", "rejected", "expired", "executed"
 CLOCK = "clock"
 
@@ -163,6 +164,15 @@ class Approvals:
         merged = tuple(sorted({*found.reasons, *reasons}))
         new = replace(found, state=PENDING, reasons=merged, due=due, by="", at=0.0, new_args=None)
         return new if self._swap(found, new) else self.get(id)
+
+    def pauses(self, id: str) -> int:
+        """How often a host was paused for it."""
+        return int(self._store.get(_PAUSES + id) or 0)
+
+    def paused(self, id: str) -> None:
+        """Count one more pause of a host. Of two at the same moment one may be counted."""
+        before = self._store.get(_PAUSES + id)
+        self._store.swap(_PAUSES + id, before, str(int(before or 0) + 1))
 
     def sweep(self) -> Sequence[Approval]:
         """Expire what is overdue; returns those."""

@@ -11,9 +11,9 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, cast
+from typing import NoReturn, Protocol, cast
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -31,7 +31,7 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
 
-__all__ = ["Enforcer", "Manners", "Question"]
+__all__ = ["Enforcer", "Manners", "Pause", "Question"]
 
 _MEMORY = 4096
 """Decisions remembered, so that a message in a long history is decided and counted once."""
@@ -64,6 +64,13 @@ class Manners:
     def raises(self, stage: Stage) -> bool:
         """Whether a block at this stage raises instead of refusing."""
         return self.on_block.get(stage, self.on_block[None]) == "raise"
+
+
+class Pause(Protocol):
+    """Shows a question to the host's caller and does not return until the host is resumed."""
+
+    def __call__(self, payload: dict[str, object], *, earlier: bool = False) -> None:
+        """Pause; with `earlier`, only take the answer that a pause of an earlier run of this step got."""
 
 
 class Enforcer:
@@ -143,7 +150,7 @@ class Enforcer:
         self,
         decision: Decision,
         seam: Seam,
-        pause: Callable[[dict[str, object]], None],
+        pause: Pause,
         *,
         expected: str = "",
         rollback: str = "",
@@ -151,8 +158,9 @@ class Enforcer:
         """Bring a decision together with what people said about its event.
 
         Looks at the register whatever the fresh verdict is: an answer stands even if the policy would no
-        longer ask. `pause` shows the question and does not return until the host is resumed; what it
-        returns is ignored. The result allows or blocks, never asks.
+        longer ask. What a resume brings along is ignored. Hosts hand those values out in order, so each
+        that one of our pauses got is taken again here: the next one belongs to whoever asks next, perhaps
+        the tool itself. The result allows or blocks, never asks.
         """
         if decision.shadow or decision.blocked or not seam.can(decision.stage, Power.ASK):
             return decision
@@ -164,9 +172,12 @@ class Enforcer:
                     return decision
                 question = self._question(id_, decision)
                 approval = self.approvals.open(replace(question, expected=expected, rollback=rollback))
-            elif self._uncovered(approval, decision):
+            for _ in range(self.approvals.pauses(id_)):
+                pause(approval.payload(), earlier=True)
+            if self._uncovered(approval, decision):
                 approval = self.approvals.reopen(id_, decision.asks, time.time() + self._ask_for(decision.event).within)
             while approval.state == PENDING:
+                self.approvals.paused(id_)
                 pause(approval.payload())
                 approval = self.approvals.get(id_)
         except StoreError as error:

@@ -14,7 +14,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import Here, Runs, message_events, name_of, pause, tool_call, with_content
+from guardrails_mw.adapters.host import Here, Runs, message_events, name_of, pause, pause_again, tool_call, with_content
 from guardrails_mw.adapters.model import refusal_message
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, unreachable
 from guardrails_mw.enforcer import Enforcer
@@ -178,7 +178,7 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        return await guarded_call(self._enforcer, request, self._runs.here(), NODES, execute)
+        return await guarded_call(self._enforcer, request, self._runs.here(), NODES, execute, pause_again)
 
 
 def _messages(state: State, key: str) -> list[BaseMessage]:

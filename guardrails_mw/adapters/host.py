@@ -44,6 +44,7 @@ __all__ = [
     "message_events",
     "name_of",
     "pause",
+    "pause_again",
     "tokens",
     "tool_call",
     "with_content",
@@ -133,11 +134,25 @@ def can_pause(configurable: Mapping[str, object]) -> bool:
     return bool(configurable.get("__pregel_checkpointer")) and "__pregel_scratchpad" in configurable
 
 
-def pause(payload: dict[str, object]) -> None:
-    """Pause the graph until it is resumed. What the resume brings along is ignored."""
+def pause(payload: dict[str, object], *, earlier: bool = False) -> None:
+    """Pause the graph until it is resumed. What the resume brings along is ignored.
+
+    With `earlier` it takes the value that an earlier pause of this task got, if there is one, and goes on.
+    """
+    from langgraph.errors import GraphInterrupt
     from langgraph.types import interrupt
 
-    interrupt(payload)
+    try:
+        interrupt(payload)
+    except GraphInterrupt:
+        if not earlier:
+            raise
+
+
+def pause_again(payload: dict[str, object], *, earlier: bool = False) -> None:
+    """Like `pause`, in a task that has taken the values of its earlier pauses already."""
+    if not earlier:
+        pause(payload)
 
 
 def actor_from(configurable: Mapping[str, object], runtime: object) -> Actor:

@@ -17,7 +17,7 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from guardrails_mw.adapters.host import CALLING, Here, digest, pause, tool_call
-from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Content, Event, Json, Origin, Stage, ToolCall
 from guardrails_mw.seam import Power, Seam
 from guardrails_mw.verdict import Decision, Outcome
@@ -45,11 +45,11 @@ def call_event(call: ToolCall, here: Here) -> Event:
     return Event(Stage.TOOL_CALL, Content(call.args), Origin.MODEL, here.actor, here.where, call, key)
 
 
-async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam) -> Decision:
+async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, pausing: Pause = pause) -> Decision:
     """Decide a call and have people asked; the result allows or blocks."""
     seam = seam if here.pausable else seam.without(Power.ASK)
     decision = await enforcer.deciding(call_event(call, here), seam)
-    return await enforcer.answering(decision, seam, pause)
+    return await enforcer.answering(decision, seam, pausing)
 
 
 async def guarded_call(
@@ -58,10 +58,11 @@ async def guarded_call(
     here: Here,
     seam: Seam,
     execute: Callable[[ToolCallRequest], Either[ToolResult]],
+    pausing: Pause = pause,
 ) -> ToolResult:
     """Run one tool call with everything that has to happen around it."""
     call = tool_call(request.tool_call, known=request.tool is not None)
-    decision = enforcer.begin(await permitted(enforcer, call, here, seam))
+    decision = enforcer.begin(await permitted(enforcer, call, here, seam, pausing))
     if decision.blocked:
         return rejection(enforcer, decision, request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
