@@ -97,6 +97,13 @@ class Document:
         """An error about one place in this document."""
         return PolicyError(problem, file=self.file, line=self.line(path), field=".".join(map(str, path)))
 
+    def placed(self, error: PolicyError) -> PolicyError:
+        """The same error with this file and its line, where it names a field of it."""
+        if error.file:
+            return error
+        path = tuple(int(part) if part.isdigit() else part for part in error.field.split("."))
+        return PolicyError(error.problem, file=self.file, line=self.line(path), field=error.field)
+
     def _build(self, node: yaml.Node, path: Loc) -> Json:
         self._count += 1
         if self._count > _MAX_NODES or len(path) > 32:

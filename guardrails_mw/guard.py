@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from guardrails_mw.approvals import Approvals
+from guardrails_mw.document import Document
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step, Stream
+from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Stage
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
@@ -96,8 +98,12 @@ class Guard:
         cls, path: str | Path, *, tools: Sequence[object] | None = None, env: Mapping[str, str] | None = None
     ) -> Guard:
         """Load a policy file and put it to work. Raises `PolicyError` with file, line and field."""
-        types = GateTypes.installed()
-        return cls(Policy.read(path, types, env), tools=tools, types=types)
+        types, document = GateTypes.installed(), Document.read(path, env)
+        policy = Policy.load(document, types, Path(path).resolve().parent)
+        try:
+            return cls(policy, tools=tools, types=types)
+        except PolicyError as error:
+            raise document.placed(error) from None
 
     def decide(self, event: Event) -> Decision:
         """Decide an event; carrying the decision out is the caller's."""
@@ -127,7 +133,8 @@ class Guard:
         """Handlers for ``config={"callbacks": ...}`` of an existing chain, graph or agent: block, count, ask, trace."""
         from guardrails_mw.adapters.callback import GuardrailsHandler
 
-        return [*self.traces(), GuardrailsHandler(self.enforcer, self._host(), actor)]
+        first = [self.tracing.handler(inline=True)] if self.tracing else []  # it must see what the guard stops
+        return [*first, GuardrailsHandler(self.enforcer, self._host(), actor)]
 
     def traces(self) -> list[BaseCallbackHandler]:
         """Only the tracing handlers, for an agent or graph that is guarded by another seam."""
@@ -209,12 +216,18 @@ class Guard:
         traces = self.policy.traces
         if not (traces.langfuse or traces.otlp):
             return None
-        from guardrails_mw.telemetry.otel import tracing_from_policy
+        from guardrails_mw.telemetry import tracing_from_policy
 
         tracing = tracing_from_policy(traces, redactor)
         if tracing is not None:
+            tracing.began, tracing.run_of = self._traced, lambda thread: self.store.get(f"trace:{thread}")
             self.engine.observers.append(tracing.observe)
         return tracing
+
+    def _traced(self, thread: str, run: str) -> None:
+        """Keep the trace of a thread's run, so that a resume in another process continues it."""
+        name = f"trace:{thread}"
+        self.store.swap(name, self.store.get(name), run)
 
     def _host(self) -> Runs:
         from guardrails_mw.adapters.host import Runs

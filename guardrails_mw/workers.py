@@ -106,7 +106,7 @@ class LoopThread:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="guardrails-mw-loop", daemon=True).start()
+                threading.Thread(target=_turn, args=(self._loop,), name="guardrails-mw-loop", daemon=True).start()
         return asyncio.run_coroutine_threadsafe(_as_coroutine(awaitable), self._loop)
 
     def close(self) -> None:
@@ -115,6 +115,14 @@ class LoopThread:
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 self._loop = None
+
+
+def _turn(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped; its sockets are closed with it."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
 
 
 async def _as_coroutine(awaitable: Awaitable[T]) -> T:
@@ -194,5 +202,7 @@ def _serve(pipe: Connection, recipe: Callable[[], Callable[[object], object]]) -
             return
         try:
             pipe.send((True, check(event)))
-        except Exception as error:  # noqa: BLE001 - becomes the parent's GateError
-            pipe.send((False, getattr(error, "code", "gate_error")))
+        except (KeyboardInterrupt, SystemExit):
+            return
+        except BaseException as error:  # noqa: BLE001 - else its text would end up on standard error
+            pipe.send((False, error.code if isinstance(error, GateError) else "gate_error"))

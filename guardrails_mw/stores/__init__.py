@@ -39,8 +39,9 @@ def open_store(url: str, base: Path, durability: Literal["process", "power"] = "
     if scheme == "sqlite" and colon:
         name = rest.removeprefix("///")
         if name == rest or not name or name.endswith("/") or name == ":memory:" or "?" in name:
-            raise PolicyError(f"not a path of a database file; write {_EXAMPLES}")
+            raise PolicyError(f"not a path of a database file; write {_EXAMPLES}", field="store")
         from guardrails_mw.stores.sqlite import SqliteStore
 
         return SqliteStore(base / name, durability)
-    raise PolicyError(f"unknown store {scheme!r}: {nearest(scheme, ['memory', 'sqlite'])}; write {_EXAMPLES}")
+    hint = nearest(scheme, ["memory", "sqlite"])
+    raise PolicyError(f"unknown store {scheme!r}: {hint}; write {_EXAMPLES}", field="store")
