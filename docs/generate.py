@@ -1,0 +1,185 @@
+"""Writes the tables of ``policy.md`` and ``seams.md`` from the objects that decide.
+
+    python docs/generate.py            write the pages anew
+    python docs/generate.py --check    exit with 1 if that would change it
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from guardrails_mw import policy
+from guardrails_mw.event import Stage
+from guardrails_mw.gate import ALL_STAGES, GateConfig, GateTypes
+from guardrails_mw.seam import SEAMS, Power
+
+FOLDER = Path(__file__).parent
+START, END = "<!-- generated:start -->", "<!-- generated:end -->"
+
+SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
+    ("The file", policy.Policy),
+    ("record", policy.RecordPolicy),
+    ("traces", policy.TracesPolicy),
+    ("traces.otlp[]", policy.Otlp),
+    ("stages.NAME", policy.StagePolicy),
+    ("tools.NAME", policy.ToolPolicy),
+    ("tools.NAME.ask[] and block[]", policy.Rule),
+    ("approval and tools.NAME.approval", policy.ApprovalPolicy),
+    ("budgets", policy.Budgets),
+    ("budgets.run", policy.RunBudget),
+    ("prices.NAME", policy.Price),
+    ("loops", policy.LoopsPolicy),
+)
+WORDS = {Power.BLOCK: "block", Power.EDIT: "edit", Power.ASK: "ask"}
+PLAIN: dict[object, str] = {
+    str: "text", int: "whole number", float: "number", Decimal: "amount", bool: "`true` or `false`",
+    SecretStr: "text", object: "any", Stage: "a stage",
+}  # fmt: skip
+
+
+def keys() -> str:
+    """Every key of a policy and of the gates of this package."""
+    lines: list[str] = []
+    for title, model in SECTIONS:
+        lines += [f"### {title}", "", *section(model)]
+    lines += ["## Gates", "", "These keys belong to every gate:", "", *table(GateConfig)]
+    installed = GateTypes.installed()
+    for name in installed.names:
+        kind = installed.get(name)
+        if not kind.__module__.startswith("guardrails_mw."):
+            continue
+        serves = "every stage" if kind.stages == ALL_STAGES else ", ".join(f"`{s}`" for s in Stage if s in kind.stages)
+        lines += [f"### type: {name}", "", f"{prose(kind)} Serves {serves}.", ""]
+        lines += list(table(kind.config_type, hide=frozenset(GateConfig.model_fields)))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def prose(model: type) -> str:
+    """The first paragraph of a docstring on one line, in Markdown."""
+    return markdown((model.__doc__ or "").split("\n\n")[0])
+
+
+def markdown(text: str) -> str:
+    """Text of a docstring for a Markdown table."""
+    return " ".join(text.split()).replace("``", "`").replace("|", "\\|")
+
+
+def section(model: type[BaseModel]) -> Iterator[str]:
+    """What a section is for, and its keys."""
+    yield from (prose(model), "")
+    yield from table(model)
+
+
+def table(model: type[BaseModel], hide: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The keys of a model as a table, then the models that only its fields use."""
+    hints = get_type_hints(model, include_extras=True)
+    rows = {name: info for name, info in model.model_fields.items() if name not in hide}
+    if not rows:
+        yield from ("No keys of its own.", "")
+        return
+    yield from ("| key | value | default | meaning |", "|---|---|---|---|")
+    for name, info in rows.items():
+        key, about = info.alias or name, markdown(info.description or "")
+        yield f"| `{key}` | {value(hints[name])} | {default(info, hints[name])} | {about} |"
+    yield ""
+
+
+def value(hint: object) -> str:
+    """What may be written, in words."""
+    if hint == policy.Duration:
+        return "duration"
+    if hint == policy.ConditionText:
+        return "condition"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return value(args[0])
+    if origin is Literal:
+        return " \\| ".join(f"`{word}`" for word in args)
+    if origin in (Union, types.UnionType):
+        return " or ".join(value(arg) for arg in args if arg is not type(None))
+    if origin in (list, tuple):
+        return f"list of {value(args[0])}"
+    if origin in (dict, Mapping):
+        return "mapping" if args[1] is object or "Json" in str(args[1]) else f"{value(args[0])} → {value(args[1])}"
+    if isinstance(hint, type) and issubclass(hint, GateConfig):
+        return "[gate](#gates)"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        title = next((title for title, model in SECTIONS if model is hint), "")
+        return f"[section](#{anchor(title)})" if title else thresholds(hint)
+    if hint in PLAIN:
+        return PLAIN[hint]
+    assert isinstance(hint, type) and issubclass(hint, Enum)
+    return " \\| ".join(f"`{each.value}`" for each in hint)
+
+
+def thresholds(model: type[BaseModel]) -> str:
+    """A small mapping that has no section of its own."""
+    return "{" + ", ".join(f"`{name}`" for name in model.model_fields) + "}"
+
+
+def anchor(title: str) -> str:
+    """The anchor of a heading."""
+    return "".join(c for c in title.lower() if c.isalnum() or c in "-_ ").replace(" ", "-")
+
+
+def default(info: FieldInfo, hint: object) -> str:
+    """The default as it would be written."""
+    if info.is_required():
+        return "required"
+    given = info.get_default(call_default_factory=True, validated_data={})
+    if given is None or isinstance(given, BaseModel) or given in ({}, [], (), ""):
+        return ""
+    if hint == policy.Duration:
+        return f"`{given / 60:g}m`"
+    if isinstance(given, list):
+        return f"`[{', '.join(map(str, given))}]`"
+    if isinstance(given, float):
+        return f"`{given:g}`"
+    return f"`{getattr(given, 'value', str(given).lower() if isinstance(given, bool) else given)}`"
+
+
+def powers() -> str:
+    """What each seam can do at each stage."""
+    lines = [f"| seam | {' | '.join(f'`{stage}`' for stage in Stage)} |", "|---" * (len(Stage) + 1) + "|"]
+    for seam in SEAMS:
+        cells = (", ".join(word for power, word in WORDS.items() if seam.can(stage, power)) for stage in Stage)
+        lines.append(f"| {seam.name} | {' | '.join(cell or 'not reached' for cell in cells)} |")
+    return "\n".join([*lines, "", *(f"- **{seam.name}**: {seam.note}." for seam in SEAMS)]) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"policy.md": keys, "seams.md": powers}
+
+
+def page(name: str) -> str:
+    """A page with its generated part made anew."""
+    before, _, rest = (FOLDER / name).read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    return f"{before}{START}\n\n{PAGES[name]()}\n{END}{after}"
+
+
+def stale() -> list[str]:
+    """The pages that are not what would be written now."""
+    return [name for name in PAGES if page(name) != (FOLDER / name).read_text(encoding="utf-8")]
+
+
+def main() -> int:
+    """Write or check the pages."""
+    if "--check" in sys.argv[1:]:
+        print("\n".join(stale()))
+        return int(bool(stale()))
+    for name in PAGES:
+        (FOLDER / name).write_text(page(name), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
