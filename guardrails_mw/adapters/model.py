@@ -308,6 +308,8 @@ class GuardedChatModel(BaseChatModel):
 
     async def _answer(self, message: BaseMessage, here: Here, key: str) -> tuple[BaseMessage, Decision | None]:
         """Decide the answer's content and, where no tool seam will, its tool calls."""
+        if isinstance(message, AIMessage) and message.tool_calls and not message.content:
+            return await self._proposed(message, here, key)  # no answer yet: an empty text would fit no schema
         event = Event(
             Stage.OUTPUT,
             Content(message.content, blocks=True),
