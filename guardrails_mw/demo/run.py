@@ -203,14 +203,15 @@ class _Stage:
     def _close(self, screen: Screen, good: int, total: int, seconds: float) -> None:
         guard, name = self.guards["support"], self.folder / _POLICIES["support"]
         runs = [item.run for item in guard.ledger.runs(limit=10_000)]
+        shown = next((asked.run for asked in guard.approvals.list(None)), runs[0] if runs else "RUN")
         spent = sum(guard.store.used(f"budget:{item}:usd") for item in runs) / 1_000_000
         tokens = sum(guard.store.used(f"budget:{item}:tokens") for item in runs)
         screen.summary(good, total, spent, tokens, seconds)
-        screen.console.print(f"[bold]{'Record':<14}[/]{self.folder / 'guardrails.db'}", soft_wrap=True, highlight=False)
+        screen.fact("Record", str(self.folder / "guardrails.db"))
         screen.look(
             [
                 (f"guardrails-mw runs list --policy {name}", "every run on record"),
-                (f"guardrails-mw runs show {runs[0] if runs else 'RUN'} --policy {name}", "one of them, step by step"),
+                (f"guardrails-mw runs show {shown} --policy {name}", "one of them, step by step"),
                 (f"guardrails-mw approvals list --all --policy {name}", "what people were asked"),
                 (f"guardrails-mw explain --policy {name}", "what the policy means"),
             ]

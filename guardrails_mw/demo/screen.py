@@ -122,13 +122,14 @@ class Screen:
         whole = [decision.seconds * 1000 for decision in self.decisions]
         self.console.print()
         style = "green" if expected == total else "bold red"
-        self._fact("Conversations", f"{expected} of {total} ended as expected", style)
+        self.fact("Conversations", f"{expected} of {total} ended as expected", style)
         took = f"p50 {_quantile(whole, 0.5):.1f} ms, p95 {_quantile(whole, 0.95):.1f} ms"
-        self._fact("Decisions", f"{len(whole)}, each with all its gates: {took}")
-        self._fact("Spend", f"${spent:.4f} at the policy's prices, {tokens} tokens")
-        self._fact("Time", f"{seconds:.1f} s")
+        self.fact("Decisions", f"{len(whole)}, each with all its gates: {took}")
+        self.fact("Spend", f"${spent:.4f} at the policy's prices, {tokens} tokens")
+        self.fact("Time", f"{seconds:.1f} s")
 
-    def _fact(self, name: str, text: str, style: str = "") -> None:
+    def fact(self, name: str, text: str, style: str = "") -> None:
+        """Show one line of the summary."""
         self.console.print(Text(f"{name:<14}", "bold") + Text(text, style), soft_wrap=True)
 
     def look(self, commands: Iterable[tuple[str, str]]) -> None:

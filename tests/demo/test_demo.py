@@ -112,6 +112,17 @@ def test_a_file_that_is_wrong_is_named_with_its_line(content: str, tmp_path: Pat
         load(tmp_path / "c.jsonl", {})
 
 
+def test_an_unknown_conversation_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    """A misspelt id plays nothing and says what there is."""
+    from rich.console import Console
+
+    from guardrails_mw.demo.run import run
+
+    console = Console(record=True, file=io.StringIO(), width=100)
+    assert run(tmp_path / "out", only=["waranty"], console=console) == 2
+    assert "warranty" in console.export_text()
+
+
 def test_an_earlier_demo_is_not_overwritten(tmp_path: Path) -> None:
     """A folder with a shop in it is refused and left alone."""
     from rich.console import Console
