@@ -70,3 +70,7 @@ def _program(
 def main() -> None:
     """Run the program."""
     app()
+
+
+if __name__ == "__main__":
+    main()
