@@ -364,11 +364,11 @@ def _unreached(policy: Policy, plan: Plan, seam: Seam) -> Iterator[Notice]:
         for reach in _reach((seam,), plan)
         for gap in reach.unenforceable
     }
-    for (stage, effect), gates in found.items():
+    for (where, effect), gates in found.items():
         names = ", ".join(gates)
-        text = f"{seam.name} cannot {effect} at {stage}: what {names} would {effect} {become}"
+        text = f"{seam.name} cannot {effect} at {where}: what {names} would {effect} {become}"
         if effect == "stream":
-            text = f"{seam.name} cannot call back what was streamed: with {names} at {stage}, a stream {become}"
+            text = f"{seam.name} cannot call back what was streamed: with {names} at {where}, a stream {become}"
         yield Notice("seam.unenforceable", text)
     if seam.late and any(plan[stage] for stage in seam.late):
         yield Notice(

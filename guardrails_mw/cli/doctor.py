@@ -48,7 +48,7 @@ def doctor(
 ) -> None:
     """Look at versions, store, gates and trace endpoints.
 
-    Exits with 1 if something is broken. Writes nothing.
+    Exits with 1 if something is broken. Makes no files.
 
     Example: guardrails-mw doctor --policy policy.yaml
     """

@@ -68,7 +68,8 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(*columns, title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    head = Text(shown(title), style="bold")
+    made = Table(*columns, title=head, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(shown(cell)) for cell in row))
     if made.row_count:

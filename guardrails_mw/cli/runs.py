@@ -12,6 +12,7 @@ import typer
 
 from guardrails_mw.cli.options import AsJson, PolicyFile, existing_store, read_policy
 from guardrails_mw.cli.output import clock, complain, styled, table, write, write_json
+from guardrails_mw.errors import StoreError
 
 if TYPE_CHECKING:
     from guardrails_mw.ledger import Ledger, Problem
@@ -59,7 +60,11 @@ def list_(
 
 
 def _verdicts(ledger: Ledger, run: str) -> dict[str, int]:
-    bodies = (entry["body"] for entry in ledger.read(run) if entry["kind"] == "decision")
+    """How often each action was the verdict; empty where the record is damaged, which `runs show` explains."""
+    try:
+        bodies = [entry["body"] for entry in ledger.read(run) if entry["kind"] == "decision"]
+    except StoreError:
+        return {}
     counts = Counter(str(body.get("verdict", "")) for body in bodies if isinstance(body, Mapping))
     return {action: counts[action] for action in _COUNTED}
 
@@ -69,7 +74,13 @@ def _row(run: Mapping[str, object]) -> tuple[object, ...]:
     assert isinstance(first, float)
     assert isinstance(last, float)
     assert isinstance(verdicts, Mapping)
-    return run["run"], clock(first), clock(last), run["entries"], *(verdicts[action] or "" for action in _COUNTED)
+    return (
+        run["run"],
+        clock(first),
+        clock(last),
+        run["entries"],
+        *(verdicts.get(action, "?") or "" for action in _COUNTED),
+    )
 
 
 @app.command()
