@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -25,7 +25,7 @@ from guardrails_mw.approvals import (
     call_digest,
 )
 from guardrails_mw.engine import Engine
-from guardrails_mw.errors import GuardrailBlocked, StoreError
+from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
@@ -245,14 +245,6 @@ class Enforcer:
             "gate": decision.gate,
             "reason": decision.verdict.reason,
         }
-
-    def error(self, decision: Decision) -> GuardrailBlocked:
-        """The exception for a block."""
-        return GuardrailBlocked(decision.id, decision.stage.value, decision.gate, decision.verdict.reason)
-
-    def raise_block(self, decision: Decision) -> NoReturn:
-        """Raise the exception for a block."""
-        raise self.error(decision)
 
     def _question(self, id_: str, decision: Decision) -> Approval:
         event, question, now = decision.event, self._ask_for(decision.event), time.time()

@@ -21,22 +21,17 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.outputs import ChatGeneration, LLMResult
 from langgraph.errors import GraphBubbleUp
 
-from guardrails_mw.adapters.host import CALLING, Here, Runs, message_events, pause, tokens
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, message_events, pause, raise_block, tokens
 from guardrails_mw.adapters.tools import call_event, named, result_event
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import CALLBACKS, Power, Seam
 from guardrails_mw.verdict import Decision, Outcome, Usage
 from guardrails_mw.wait import drive
 
-__all__ = ["BlockedInGraph", "GuardrailsHandler"]
+__all__ = ["GuardrailsHandler"]
 
 _MAX_OPEN = 10_000
-
-
-class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
-    """A block raised inside a host. Retry and error policies of LangGraph let it through."""
 
 
 @dataclass(slots=True)
@@ -162,7 +157,10 @@ class GuardrailsHandler(BaseCallbackHandler):
             for index, generation in enumerate(g for batch in response.generations for g in batch):
                 content: object = generation.text
                 if isinstance(generation, ChatGeneration):
-                    content = generation.message.content
+                    message = generation.message
+                    if isinstance(message, AIMessage) and message.tool_calls and not message.content:
+                        continue  # no answer yet, only calls, which are decided when they are made
+                    content = message.content
                 key = here.key("output", f"{run_id}.{index}")
                 self._decide(
                     Event(Stage.OUTPUT, Content(content, blocks=True), Origin.MODEL, here.actor, here.where, key=key),
@@ -276,8 +274,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         self._raise(decision)
 
     def _raise(self, decision: Decision) -> NoReturn:
-        mark = self._enforcer.mark(decision)
-        raise BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+        raise_block(self._enforcer, decision)
 
     def _settle(self, entry: _Open, outcome: Outcome) -> None:
         if entry.decision is not None:

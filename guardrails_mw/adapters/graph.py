@@ -14,7 +14,17 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import Here, Runs, message_events, name_of, pause, pause_again, tool_call, with_content
+from guardrails_mw.adapters.host import (
+    Here,
+    Runs,
+    message_events,
+    name_of,
+    pause,
+    pause_again,
+    raise_block,
+    tool_call,
+    with_content,
+)
 from guardrails_mw.adapters.model import refusal_message
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, unreachable
 from guardrails_mw.enforcer import Enforcer
@@ -46,7 +56,7 @@ class Nodes:
             if refused is None:
                 return Command(goto=then, update={key: update} if update else None)
             if self.enforcer.manners.raises(Stage.INPUT):
-                self.enforcer.raise_block(refused)
+                raise_block(self.enforcer, refused)
             return Command(goto=blocked, update={key: [*update, refusal_message(self.enforcer, refused)]})
 
         return _node(flow, "input_gate")
@@ -58,7 +68,7 @@ class Nodes:
             here = self.runs.here()
             seam = NODES if here.pausable else NODES.without(Power.ASK)
             message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
-            if message is None:
+            if message is None or (message.tool_calls and not message.content):
                 return {}
             event = Event(
                 Stage.OUTPUT,
@@ -71,7 +81,7 @@ class Nodes:
             decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
             if decision.blocked:
                 if self.enforcer.manners.raises(Stage.OUTPUT):
-                    self.enforcer.raise_block(decision)
+                    raise_block(self.enforcer, decision)
                 refusal = refusal_message(self.enforcer, decision)
                 return {key: [refusal.model_copy(update={"id": message.id})]}
             return {key: [with_content(message, decision.content.value)]} if decision.edited else {}

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import NoReturn
 
 from langchain_core.messages import (
     AIMessage,
@@ -28,14 +29,20 @@ from langchain_core.messages import (
 )
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.runnables.config import RunnableConfig, ensure_config
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.types import interrupt
 
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Json, Origin, Stage, ToolCall, Where
 from guardrails_mw.store import Store
+from guardrails_mw.verdict import Decision
 
 __all__ = [
     "CALLING",
     "HERE",
     "RUN",
+    "BlockedInGraph",
     "Here",
     "Runs",
     "actor_from",
@@ -45,6 +52,7 @@ __all__ = [
     "name_of",
     "pause",
     "pause_again",
+    "raise_block",
     "tokens",
     "tool_call",
     "with_content",
@@ -129,6 +137,16 @@ class Runs:
         return self._store.get(name) or run
 
 
+class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
+    """A block raised inside a host. What retries or excuses errors in graphs and agents lets it through."""
+
+
+def raise_block(enforcer: Enforcer, decision: Decision) -> NoReturn:
+    """Raise the exception for a block."""
+    mark = enforcer.mark(decision)
+    raise BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+
+
 def can_pause(configurable: Mapping[str, object]) -> bool:
     """Whether an interrupt here can be resumed: inside a graph that has a checkpointer."""
     return bool(configurable.get("__pregel_checkpointer")) and "__pregel_scratchpad" in configurable
@@ -139,9 +157,6 @@ def pause(payload: dict[str, object], *, earlier: bool = False) -> None:
 
     With `earlier` it takes the value that an earlier pause of this task got, if there is one, and goes on.
     """
-    from langgraph.errors import GraphInterrupt
-    from langgraph.types import interrupt
-
     try:
         interrupt(payload)
     except GraphInterrupt:

@@ -24,7 +24,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, SkipValidation
 
 from guardrails_mw.adapters.host import (
     HERE,
@@ -33,6 +33,7 @@ from guardrails_mw.adapters.host import (
     digest,
     message_events,
     pause,
+    raise_block,
     tokens,
     tool_call,
     with_content,
@@ -80,18 +81,15 @@ class GuardedChatModel(BaseChatModel):
     """Names of tools whose arguments are the agent's answer, not calls."""
     cache: None = Field(default=None)
     """A guarded answer is never taken from a cache: what was allowed once may not be now."""
-    _enforcer: Enforcer = PrivateAttr()
-    _runs: Runs = PrivateAttr()
-    _seam: Seam = PrivateAttr(default=MODEL)
+    # Fields, because reading a private attribute of a pydantic model takes forty times as long; `SkipValidation`,
+    # because pydantic would otherwise rebuild the seam.
+    enforcer: SkipValidation[Enforcer] = Field(repr=False, exclude=True)
+    runs: SkipValidation[Runs] = Field(repr=False, exclude=True)
+    seam: SkipValidation[Seam] = Field(repr=False, exclude=True)
 
     @property
     def _llm_type(self) -> str:
         return self.inner._llm_type
-
-    @property
-    def guarded_by(self) -> Enforcer:
-        """The enforcer of the guard that made this model."""
-        return self._enforcer
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: object) -> object:  # type: ignore[override]
         return self.inner._get_ls_params(stop=stop, **kwargs)
@@ -157,14 +155,14 @@ class GuardedChatModel(BaseChatModel):
         """Like the inner model's."""
         if kwargs.get("version") == "v3":  # the other versions call `stream`
             entry = drive(self._entering(cast("LanguageModelInput", input), config))
-            input, config = entry.messages, entry.config
+            return super().stream_events(entry.messages, entry.config, **kwargs)  # type: ignore[call-overload]
         return super().stream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Like the inner model's. With ``version="v3"`` the gates run in the loop's way."""
         if kwargs.get("version") == "v3":
             entry = drive(self._entering(cast("LanguageModelInput", input), config))
-            input, config = entry.messages, entry.config
+            return super().astream_events(entry.messages, entry.config, **kwargs)  # type: ignore[call-overload]
         return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     async def _entering(self, input: LanguageModelInput, config: RunnableConfig | None) -> _Entry:
@@ -173,7 +171,7 @@ class GuardedChatModel(BaseChatModel):
         run_id = config.get("run_id") or uuid4()
         config["run_id"] = run_id
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
-        here = self._runs.here(str(parent), config=config)
+        here = self.runs.here(str(parent), config=config)
         return _Entry(await self._cleaned(self._convert_input(input).to_messages(), here), config, here)
 
     def _generate(
@@ -233,11 +231,11 @@ class GuardedChatModel(BaseChatModel):
     async def _cleaned(self, messages: Sequence[BaseMessage], here: Here) -> list[BaseMessage]:
         """The messages edited, with placeholders for blocked ones."""
         cleaned = list(messages)
-        seam = self._seam if here.pausable else self._seam.without(Power.ASK)
+        seam = self.seam if here.pausable else self.seam.without(Power.ASK)
         for index, event in message_events(messages, here):
-            decision = await self._enforcer.deciding(event, seam)
+            decision = await self.enforcer.deciding(event, seam)
             if decision.blocked or decision.edited:
-                cleaned[index] = with_content(messages[index], self._enforcer.passed(decision).value)
+                cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)
         return cleaned
 
     async def _calling(
@@ -248,7 +246,7 @@ class GuardedChatModel(BaseChatModel):
     ) -> ChatResult:
         """One model call with everything that has to happen around it."""
         parent = str(run_manager.parent_run_id or run_manager.run_id) if run_manager else ""
-        here = HERE.get() or self._runs.here(parent)
+        here = HERE.get() or self.runs.here(parent)
         attempt = str(run_manager.run_id) if run_manager else digest([m.id for m in messages])
         checked, refused = await self._checked(messages, here)
         if refused is not None:
@@ -257,7 +255,7 @@ class GuardedChatModel(BaseChatModel):
             result, decision = await self._attempt(checked, here, f"{attempt}#{number}", call)
             if decision is None:
                 return result
-            if number >= min(self._enforcer.engine.reasks(decision), _MAX_REASKS):
+            if number >= min(self.enforcer.engine.reasks(decision), _MAX_REASKS):
                 return self._refused(decision)
             checked += [AIMessage(result.generations[0].message.content), HumanMessage(decision.verdict.note)]
         raise AssertionError("the last round returns")
@@ -267,19 +265,19 @@ class GuardedChatModel(BaseChatModel):
 
         What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
         """
-        seam = self._seam if here.pausable else self._seam.without(Power.ASK)
+        seam = self.seam if here.pausable else self.seam.without(Power.ASK)
         answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
         checked = list(messages)
         for index, event in message_events(messages, here):
-            decision = await self._enforcer.deciding(event, seam)
+            decision = await self.enforcer.deciding(event, seam)
             if index > answered and event.stage is Stage.INPUT:
-                decision = await self._enforcer.answering(decision, seam, pause)
+                decision = await self.enforcer.answering(decision, seam, pause)
                 if decision.blocked:
                     return checked, decision
-            if decision.blocked and self._enforcer.manners.raises(event.stage) and index > answered:
+            if decision.blocked and self.enforcer.manners.raises(event.stage) and index > answered:
                 return checked, decision
             if decision.blocked or decision.edited:
-                checked[index] = with_content(messages[index], self._enforcer.passed(decision).value)
+                checked[index] = with_content(messages[index], self.enforcer.passed(decision).value)
         return checked, None
 
     async def _attempt(
@@ -288,16 +286,16 @@ class GuardedChatModel(BaseChatModel):
         """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
         event = self._model_event(messages, here, attempt)
         asked = event.call.input_tokens if isinstance(event.call, ModelCall) else 0
-        permit = await self._enforcer.engine.deciding(event, self._seam)
+        permit = await self.enforcer.engine.deciding(event, self.seam)
         if permit.blocked:
             return ChatResult(generations=[]), permit
         began = time.perf_counter()
         try:
             result = await call(messages)
         except BaseException:
-            self._enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
+            self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
-        self._enforcer.engine.settle(permit, self._outcome(result, asked, time.perf_counter() - began))
+        self.enforcer.engine.settle(permit, self._outcome(result, asked, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
             message, blocked = await self._answer(generation.message, here, f"{attempt}.{index}")
@@ -318,7 +316,7 @@ class GuardedChatModel(BaseChatModel):
             here.where,
             key=here.key("output", key),
         )
-        decision = await self._enforcer.deciding(event, self._seam)
+        decision = await self.enforcer.deciding(event, self.seam)
         if decision.blocked:
             return message, decision
         if decision.edited:
@@ -332,7 +330,7 @@ class GuardedChatModel(BaseChatModel):
         calls = []
         for index, host_call in enumerate(message.tool_calls):
             answer = host_call["name"] in self.answers
-            if self._enforcer.tool_seam and not answer:
+            if self.enforcer.tool_seam and not answer:
                 calls.append(host_call)
                 continue
             event = Event(
@@ -344,10 +342,10 @@ class GuardedChatModel(BaseChatModel):
                 None if answer else tool_call(host_call),
                 here.key("call", key, host_call.get("id") or str(index)),
             )
-            decision = await self._enforcer.deciding(event, self._seam)
+            decision = await self.enforcer.deciding(event, self.seam)
             if decision.blocked:
                 return message, decision
-            self._enforcer.engine.settle(decision, Outcome("done"))
+            self.enforcer.engine.settle(decision, Outcome("done"))
             calls.append({**host_call, "args": cast("dict[str, object]", decision.content.value)})
         return message.model_copy(update={"tool_calls": calls}), None
 
@@ -372,9 +370,9 @@ class GuardedChatModel(BaseChatModel):
         return Outcome("done", seconds, used, name)
 
     def _refused(self, decision: Decision) -> ChatResult:
-        if self._enforcer.manners.raises(decision.stage):
-            self._enforcer.raise_block(decision)
-        return ChatResult(generations=[ChatGeneration(message=refusal_message(self._enforcer, decision))])
+        if self.enforcer.manners.raises(decision.stage):
+            raise_block(self.enforcer, decision)
+        return ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, decision))])
 
 
 _Call = Callable[[list[BaseMessage]], Either[ChatResult]]
@@ -398,7 +396,7 @@ def guard_model(
         TypeError: not a chat model. A model with fallbacks or retries is guarded from the inside:
             ``guard.model(a).with_fallbacks([guard.model(b)])``.
     """
-    if isinstance(model, GuardedChatModel) and model.guarded_by is enforcer:
+    if isinstance(model, GuardedChatModel) and model.enforcer is enforcer:
         return model
     if isinstance(model, RunnableBinding):
         inner = guard_model(model.bound, enforcer, runs, seam, answers)
@@ -410,7 +408,10 @@ def guard_model(
             f"guard.model takes a chat model, not {type(model).__name__}; guard the models inside it: "
             "guard.model(a).with_fallbacks([guard.model(b)])"
         )
-    guarded = GuardedChatModel(
+    return GuardedChatModel(
+        enforcer=enforcer,
+        runs=runs,
+        seam=seam,
         inner=model,
         answers=answers,
         disable_streaming=model.disable_streaming,
@@ -419,8 +420,6 @@ def guard_model(
         metadata={**(model.metadata or {}), "guardrails": id(enforcer)},
         tags=model.tags,
     )
-    guarded._enforcer, guarded._runs, guarded._seam = enforcer, runs, seam
-    return guarded
 
 
 def _json(args: object) -> str:

@@ -15,7 +15,7 @@ from langchain_core.runnables.config import merge_configs
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.callback import GuardrailsHandler
-from guardrails_mw.adapters.host import RUN, Here, Runs, digest
+from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.model import refusal_message
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage
@@ -110,12 +110,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         """A refusal in the form of the chain's output."""
         wants = result if result is not None else self._output_form()
         if self._enforcer.manners.raises(decision.stage):
-            self._enforcer.raise_block(decision)
+            raise_block(self._enforcer, decision)
         if isinstance(wants, BaseMessage) or wants is BaseMessage:
             return refusal_message(self._enforcer, decision)  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
             return self._enforcer.refusal(decision)  # type: ignore[return-value]
-        return self._enforcer.raise_block(decision)
+        return raise_block(self._enforcer, decision)
 
     def _output_form(self) -> object:
         try:

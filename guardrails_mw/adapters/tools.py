@@ -16,7 +16,7 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import CALLING, Here, digest, pause, tool_call
+from guardrails_mw.adapters.host import CALLING, Here, digest, pause, raise_block, tool_call
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Content, Event, Json, Origin, Stage, ToolCall
 from guardrails_mw.seam import Power, Seam
@@ -128,7 +128,7 @@ def result_event(message: ToolMessage, call: ToolCall, here: Here) -> Event:
 def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:
     """What the model reads in place of a result: the reason code, or a nudge. Raises where the policy says so."""
     if enforcer.manners.raises(decision.stage):
-        enforcer.raise_block(decision)
+        raise_block(enforcer, decision)
     message = ToolMessage(
         decision.verdict.note or f"blocked: {decision.verdict.reason}",
         tool_call_id=call["id"] or "",
