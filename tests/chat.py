@@ -43,9 +43,9 @@ def in_turn(*replies: Reply) -> Script:
     return script
 
 
-def wants(tool: str, id: str = "c1", **args: object) -> AIMessage:
+def wants(tool: str, call_id: str = "c1", **args: object) -> AIMessage:
     """An answer that calls one tool."""
-    return AIMessage("", tool_calls=[{"name": tool, "args": args, "id": id}])
+    return AIMessage("", tool_calls=[{"name": tool, "args": args, "id": call_id}])
 
 
 class ScriptedModel(BaseChatModel):

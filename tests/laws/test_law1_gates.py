@@ -75,7 +75,9 @@ def test_what_an_error_means_must_be_asked_for(on_error: str, action: Action, tm
         assert decisions(guard)[0]["checks"][0]["error"] == "gate_error"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("KeyboardInterrupt", KeyboardInterrupt), ("CancelledError", asyncio.CancelledError)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("KeyboardInterrupt", KeyboardInterrupt), ("CancelledError", asyncio.CancelledError)]
+)
 @pytest.mark.parametrize("cost", ["linear", "blocking"])
 def test_interrupts_pass_after_holds_are_charged(name: str, kind: type, cost: str, tmp_path: Path) -> None:
     """Ctrl-C and cancellation go through, and what an earlier gate had reserved is charged, not leaked."""

@@ -26,9 +26,13 @@ verdicts = st.builds(
     st.sampled_from(Action),
     st.sampled_from(["", "a", "b"]),
     st.lists(edits(), max_size=4).map(tuple),
-    st.lists(st.builds(Finding, st.sampled_from(["T", "U"]), st.integers(0, 3), st.integers(4, 9)), max_size=2).map(tuple),
+    st.lists(st.builds(Finding, st.sampled_from(["T", "U"]), st.integers(0, 3), st.integers(4, 9)), max_size=2).map(
+        tuple
+    ),
 )
-checks = st.lists(st.builds(Check, st.sampled_from(["g1", "g2", "g3", "g4"]), verdicts), max_size=5, unique_by=lambda c: c.gate)
+checks = st.lists(
+    st.builds(Check, st.sampled_from(["g1", "g2", "g3", "g4"]), verdicts), max_size=5, unique_by=lambda c: c.gate
+)
 
 
 def _flat(verdict: Verdict) -> Check:
@@ -53,7 +57,11 @@ def test_saying_it_twice_changes_nothing(given_checks: list[Check]) -> None:
 def test_grouping_never_matters(left: list[Check], right: list[Check]) -> None:
     """Associative, in what is enforced: action, edits and findings of parts combined are those of the whole."""
     whole, parts = combine([*left, *right]), combine([_flat(combine(left)), _flat(combine(right))])
-    assert (parts.action, set(parts.edits), set(parts.findings)) == (whole.action, set(whole.edits), set(whole.findings))
+    assert (parts.action, set(parts.edits), set(parts.findings)) == (
+        whole.action,
+        set(whole.edits),
+        set(whole.findings),
+    )
 
 
 @given(checks)

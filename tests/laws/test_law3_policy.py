@@ -59,7 +59,9 @@ def test_broken_policy(body: str, place: str, hint: str, tmp_path: Path) -> None
     assert "policy.yaml" in text
 
 
-@pytest.mark.parametrize("source", ["", "# nothing\n", "[]\n", "version: 2\ndefault_tool: block\n", "default_tool: block\n"])
+@pytest.mark.parametrize(
+    "source", ["", "# nothing\n", "[]\n", "version: 2\ndefault_tool: block\n", "default_tool: block\n"]
+)
 def test_no_policy_at_all(source: str, tmp_path: Path) -> None:
     """An empty file, another format or no version is no policy."""
     path = tmp_path / "policy.yaml"
@@ -80,7 +82,10 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("tools", "hint"),
-    [("{wype: {}}", "did you mean 'wipe'?"), ("{wipe: {ask: [{if: 'args.pth == 1', because: x}]}}", "did you mean 'path'?")],
+    [
+        ("{wype: {}}", "did you mean 'wipe'?"),
+        ("{wipe: {ask: [{if: 'args.pth == 1', because: x}]}}", "did you mean 'path'?"),
+    ],
 )
 def test_tool_and_argument_names(tools: str, hint: str, tmp_path: Path) -> None:
     """Misspelt tools and arguments: at load where tools are given, else where they are attached."""

@@ -13,7 +13,9 @@ from langgraph.types import Command
 
 from guardrails_mw import Guard
 
-POLICY = "tools: {look: {}, wipe: {ask: [{if: 'true', because: always}]}}\nbudgets: {run: {model_calls: 9, tool_calls: 9}}"
+POLICY = (
+    "tools: {look: {}, wipe: {ask: [{if: 'true', because: always}]}}\nbudgets: {run: {model_calls: 9, tool_calls: 9}}"
+)
 POLICY = POLICY.replace("'true'", "'tool == ''wipe'''")
 
 

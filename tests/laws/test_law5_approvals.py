@@ -59,7 +59,9 @@ SEAMS = ("middleware", "nodes", "callbacks")
 
 
 @pytest.mark.parametrize("seam", SEAMS)
-@pytest.mark.parametrize("value", ["yes", True, {"decisions": [{"type": "approve"}]}, {"state": "approved", "by": "ann"}])
+@pytest.mark.parametrize(
+    "value", ["yes", True, {"decisions": [{"type": "approve"}]}, {"state": "approved", "by": "ann"}]
+)
 def test_a_forged_resume_stays_paused(value: object, seam: str, tmp_path: Path) -> None:
     """What a resume brings along decides nothing: the same question is asked again, and the tool has not run."""
     tools = Tools()
@@ -294,7 +296,11 @@ def test_approval_node(tmp_path: Path) -> None:
             graph.add_edge(START, "confirm")
             app = graph.compile(checkpointer=InMemorySaver())
             question = app.invoke({"messages": [], "version": "2"}, thread())["__interrupt__"][0].value
-            assert (question["action"], question["args"], question["expected"]) == ("deploy", {"version": "2"}, "new version")
+            assert (question["action"], question["args"], question["expected"]) == (
+                "deploy",
+                {"version": "2"},
+                "new version",
+            )
             assert "__interrupt__" in app.invoke(Command(resume=True), thread())
             getattr(guard.approvals, answer)(question["id"], by="ann")
             app.invoke(Command(resume=1), thread())

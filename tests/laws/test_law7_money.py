@@ -61,7 +61,7 @@ def test_a_worst_case_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_what_was_used_is_charged_and_the_rest_freed(tmp_path: Path) -> None:
-    """Each call holds 1,000 tokens and uses 15: many fit one after the other, and the ledger's counter shows 15 each."""
+    """Each call holds 1,000 tokens and uses 15: many fit one after the other, and 15 each are charged."""
     model = ScriptedModel(script=in_turn("hi"))
     with make_guard(tmp_path, "budgets: {run: {tokens: 1200, assume_output: 1000}}") as guard:
         guarded = guard.model(model)
