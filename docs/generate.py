@@ -1,7 +1,7 @@
 """Writes the tables of ``policy.md`` and ``seams.md`` from the objects that decide.
 
-    python docs/generate.py            write the pages anew
-    python docs/generate.py --check    exit with 1 if that would change it
+python docs/generate.py            write the pages anew
+python docs/generate.py --check    exit with 1 if that would change it
 """
 
 from __future__ import annotations
