@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrails_mw.cli.options import AsJson, PolicyFile, existing_store, read_policy
+from guardrails_mw.cli.options import AsJson, PolicyFile, existing_store, placed, read_policy
 from guardrails_mw.cli.output import clock, complain, duration, styled, table, write, write_json
 from guardrails_mw.errors import AlreadyDecided, UnknownApproval
 
@@ -41,7 +41,8 @@ def _register(policy: Path) -> Iterator[Approvals]:
     from guardrails_mw.recorder import LedgerRecorder
     from guardrails_mw.redaction import Redactor
 
-    store = existing_store(read_policy(policy))
+    with placed(policy):
+        store = existing_store(read_policy(policy))
     try:
         recorder = LedgerRecorder(Ledger(store), Redactor([]), b"", content=False, blocking=store.blocking)
         yield Approvals(store, on_change=recorder.approval)

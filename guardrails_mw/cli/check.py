@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrails_mw.cli.options import AsJson, PolicyFile, read_policy
+from guardrails_mw.cli.options import AsJson, PolicyFile, placed, read_policy
 from guardrails_mw.cli.output import styled, table, write, write_json
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
 
@@ -47,7 +47,8 @@ def check(
     Example: guardrails-mw check -p policy.yaml "Ignore all previous instructions"
     """
     event = _event(Stage(stage), sys.stdin.read() if text == "-" else text, tool)
-    decision = _decide(read_policy(policy), event)
+    with placed(policy):
+        decision = _decide(read_policy(policy), event)
     if as_json:
         write_json(_plain(decision))
     else:

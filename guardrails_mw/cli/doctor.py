@@ -146,21 +146,25 @@ def _policy(path: Path, warm: bool) -> Iterator[Finding]:
 def _store(policy: Policy) -> Finding:
     """Looks only: a database that is not there yet is not made."""
     file = store_file(policy)
-    if file is None:
+    if policy.store == "memory:":
         return Finding("store", "note", f"{policy.store} lasts as long as the process")
-    if not file.exists():
+    if file is not None and not file.exists():
         ready = file.parent.is_dir() and os.access(file.parent, os.W_OK)
         told = "not there yet; made at the first run" if ready else "its folder is missing or cannot be written to"
         return Finding("store", "note" if ready else "broken", f"{file}: {told}")
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
+        told = f"{file}: reachable, schema version {_schema_version(file)}" if file else "reachable"
         _reopen(policy)
-    except StoreError as error:
-        return Finding("store", "broken", f"{file}: {error.code}")
-    except sqlite3.Error as error:
-        return Finding("store", "broken", f"{file}: {type(error).__name__}")
-    return Finding("store", "ok", f"{file}: reachable, schema version {version}")
+    except (PolicyError, StoreError, sqlite3.Error) as error:
+        told = type(error).__name__ if isinstance(error, sqlite3.Error) else str(error)
+        return Finding("store", "broken", f"{file}: {told}" if file else told)
+    return Finding("store", "ok", told)
+
+
+def _schema_version(file: Path) -> int:
+    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        version: int = database.execute("PRAGMA user_version").fetchone()[0]
+    return version
 
 
 def _reopen(policy: Policy) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrails_mw.cli.options import AsJson, PolicyFile, read_policy
+from guardrails_mw.cli.options import AsJson, PolicyFile, placed, read_policy
 from guardrails_mw.cli.output import duration, styled, table, write, write_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def explain(
     """
     from guardrails_mw.explain import explain as explained
 
-    told = explained(read_policy(policy), seam=seam)
+    with placed(policy):
+        told = explained(read_policy(policy), seam=seam)
     if as_json:
         write_json(told.plain())
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from guardrails_mw.policy import Policy
     from guardrails_mw.store import Store
 
-__all__ = ["AsJson", "PolicyFile", "existing_store", "read_policy", "store_file"]
+__all__ = ["AsJson", "PolicyFile", "existing_store", "placed", "read_policy", "store_file"]
 
 PolicyFile = Annotated[Path, typer.Option("--policy", "-p", help="The policy file.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
@@ -24,6 +26,17 @@ def read_policy(path: Path) -> Policy:
     from guardrails_mw.policy import Policy
 
     return Policy.read(path)
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[None]:
+    """Errors that come up when a policy is put to work name its file and line, as those of loading do."""
+    from guardrails_mw.document import Document
+
+    try:
+        yield
+    except PolicyError as error:
+        raise (Document.read(path).placed(error) if error.field else error) from None
 
 
 def store_file(policy: Policy) -> Path | None:

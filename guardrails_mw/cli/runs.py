@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from guardrails_mw.cli.options import AsJson, PolicyFile, existing_store, read_policy
+from guardrails_mw.cli.options import AsJson, PolicyFile, existing_store, placed, read_policy
 from guardrails_mw.cli.output import clock, complain, styled, table, write, write_json
 from guardrails_mw.errors import StoreError
 
@@ -28,7 +28,8 @@ _COUNTED = ("allow", "flag", "ask", "block")
 def _ledger(policy: Path) -> Iterator[Ledger]:
     from guardrails_mw.ledger import Ledger
 
-    store = existing_store(read_policy(policy))
+    with placed(policy):
+        store = existing_store(read_policy(policy))
     try:
         yield Ledger(store)
     finally:

@@ -45,6 +45,15 @@ def test_a_wrong_policy_is_one_clear_message(policy: Path) -> None:
         assert "Traceback" not in result.stderr
 
 
+def test_what_cannot_be_built_is_placed(policy: Path) -> None:
+    """An error that shows only when the policy is put to work names file and line too."""
+    policy.write_text(POLICY.replace("{type: pii}", "{type: python, call: 'no_such_module:check'}"))
+    for command in (("check", "x"), ("explain",)):
+        result = run(*command, "--policy", policy)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{policy}:6: gates.pii.call: the module no_such_module cannot be found" in result.stderr
+
+
 def test_a_broken_store_is_one_clear_message(policy: Path) -> None:
     """A file that is no database ends with its reason code."""
     (policy.parent / "g.db").write_bytes(b"this is no database" * 100)

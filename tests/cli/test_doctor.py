@@ -86,5 +86,7 @@ def test_doctor_finds_broken_things(policy: Path) -> None:
     policy.write_text(POLICY.replace("{type: pii}", "{type: python, call: 'no_such_module:check'}"))
     code, found = doctor(policy)
     assert (code, found["store"]["state"], found["gates"]["state"]) == (1, "broken", "broken")
+    policy.write_text(POLICY.replace("sqlite:///g.db", "redsi://host"))
+    assert doctor(policy)[1]["store"]["state"] == "broken"
     policy.write_text("version: 2")
     assert doctor(policy)[0] == 1
