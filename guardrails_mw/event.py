@@ -18,6 +18,7 @@ from typing import TypeAlias
 __all__ = [
     "ANONYMOUS",
     "Actor",
+    "Blocks",
     "Content",
     "Event",
     "Json",
@@ -35,6 +36,10 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 
 Path: TypeAlias = tuple[str | int, ...]
 """Where a part sits in its content: keys and indices, outermost first."""
+
+
+class Blocks(list["object"]):
+    """The content blocks of a message that is part of a larger content, such as a chain's input."""
 
 
 class Stage(StrEnum):
@@ -236,7 +241,7 @@ def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
         yield from _walk_mapping(value, path, blocks)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            yield from _walk(item, (*path, index), blocks and not path)
+            yield from _walk(item, (*path, index), isinstance(value, Blocks) or (blocks and not path))
     else:
         yield Part("", path, "object")
 

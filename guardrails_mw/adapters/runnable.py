@@ -18,7 +18,7 @@ from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.model import refusal_message
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Actor, Content, Event, Origin, Stage
+from guardrails_mw.event import Actor, Blocks, Content, Event, Origin, Stage
 from guardrails_mw.seam import RUNNABLE, Seam
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either, drive, drive_async
@@ -138,12 +138,12 @@ def _last(inner: object) -> object:
 
 def _content(value: object) -> Content:
     """Everything readable in a chain's input or output."""
-    return Content(_plain(value), blocks=isinstance(value, BaseMessage))
+    return Content(_plain(value))
 
 
 def _plain(value: object) -> object:
     if isinstance(value, BaseMessage):
-        return value.content
+        return value.content if isinstance(value.content, str) else Blocks(value.content)
     if isinstance(value, PromptValue):
         return [_plain(message) for message in value.to_messages()]
     if isinstance(value, BaseModel):
