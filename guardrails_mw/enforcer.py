@@ -181,17 +181,17 @@ class Enforcer:
                 pause(approval.payload())
                 approval = self.approvals.get(id_)
         except StoreError as error:
-            return self.blocked(decision, "approval", error.code)
+            return await self.blocked(decision, "approval", error.code)
         return await self._ruled(approval, decision, seam)
 
     async def _ruled(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
         """The decision as the answer leaves it."""
         if approval.state == EXECUTED:
-            return self.blocked(decision, "approval", "approval.spent")
+            return await self.blocked(decision, "approval", "approval.spent")
         if approval.state != APPROVED:
-            return self.blocked(decision, "approval", f"approval.{approval.state}")
+            return await self.blocked(decision, "approval", f"approval.{approval.state}")
         if approval.digest != call_digest(_action(decision.event), decision.would.value):
-            return self.blocked(decision, "approval", "approval.other_call")
+            return await self.blocked(decision, "approval", "approval.other_call")
         if approval.new_args is not None:
             return await self._with_new_args(approval, decision, seam)
         return replace(decision, action=Action.ALLOW, approval=approval.id)
@@ -206,30 +206,31 @@ class Enforcer:
         if fresh.blocked:
             return fresh
         if set(fresh.asks) - set(approval.reasons):
-            return self.blocked(fresh, "approval", "approval.new_reason")
+            return await self.blocked(fresh, "approval", "approval.new_reason")
         return replace(fresh, action=Action.ALLOW, approval=approval.id)
 
-    def begin(self, decision: Decision) -> Decision:
+    async def begin(self, decision: Decision) -> Decision:
         """Claim the right to carry out an approved call; a second claim on the same answer is blocked."""
         if decision.blocked or not decision.approval:
             return decision
         try:
             won = self.approvals.claim(decision.approval)
         except StoreError as error:
-            return self.blocked(decision, "approval", error.code)
-        return decision if won else self.blocked(decision, "approval", "approval.spent")
+            return await self.blocked(decision, "approval", error.code)
+        return decision if won else await self.blocked(decision, "approval", "approval.spent")
 
     def unclaim(self, decision: Decision) -> None:
         """Give a claim back: what was approved has paused itself before it had an effect, and will run again."""
         if decision.approval:
             self.approvals.unclaim(decision.approval)
 
-    def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
-        """The same decision, turned into a block; what its gates hold is released."""
+    async def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
+        """The same decision, turned into a block and recorded as one; what its gates hold is released."""
         checks = (*decision.checks, Check(gate, Verdict.block(reason)))
         self.engine.settle(decision, Outcome("released"))
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
-        return replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
+        block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
+        return await self.engine.recording(block)
 
     def refusal(self, decision: Decision) -> str:
         """What the user sees instead of a blocked content."""

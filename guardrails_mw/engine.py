@@ -157,14 +157,14 @@ class Engine:
                 else:
                     checks.append(await self._offload(step, event))
             decision = self._conclude(event, checks, began, seam)
-            return await self._record(decision)
+            return await self.recording(decision)
         except _PASS_THROUGH:
             self._release(event, checks, "unknown")
             raise
 
     async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE) -> Decision:
         """Record a decision that needs no gate, because the caller's code made it."""
-        return await self._record(self._conclude(event, [check], time.perf_counter(), seam))
+        return await self.recording(self._conclude(event, [check], time.perf_counter(), seam))
 
     async def streaming(self, event: Event, seam: Seam) -> Decision | None:
         """The decision on text that a seam shows before it is complete; None where no gate waits for its end."""
@@ -303,7 +303,8 @@ class Engine:
                 with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
                     step.gate.settle(event, Outcome(status))
 
-    async def _record(self, decision: Decision) -> Decision:
+    async def recording(self, decision: Decision) -> Decision:
+        """Keep a decision before it takes effect, and tell the observers."""
         recorder = self._recorder
         if recorder is not None:
             try:

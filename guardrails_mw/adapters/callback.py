@@ -198,7 +198,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             decision = self._decide(call_event(entry.call, here), here, entry)
             if decision is None:
                 return
-            decision = self._enforcer.begin(decision)
+            decision = drive(self._enforcer.begin(decision))
             if decision.blocked:
                 self._trip(decision, entry)
             entry.decision = decision

@@ -62,7 +62,7 @@ async def guarded_call(
 ) -> ToolResult:
     """Run one tool call with everything that has to happen around it."""
     call = tool_call(request.tool_call, known=request.tool is not None)
-    decision = enforcer.begin(await permitted(enforcer, call, here, seam, pausing))
+    decision = await enforcer.begin(await permitted(enforcer, call, here, seam, pausing))
     if decision.blocked:
         return rejection(enforcer, decision, request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
