@@ -20,6 +20,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
 from guardrails_mw.condition import Condition
+from guardrails_mw.diagnostics import explained, together
 from guardrails_mw.document import Document, nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Path as Loc
@@ -299,11 +300,11 @@ class Policy(_Section):
         try:
             policy = cls.model_validate(data)
         except ValidationError as error:
-            errors += [_explained(document, cls, item) for item in error.errors()]
+            errors += [explained(document, cls, item) for item in error.errors()]
         if policy is not None:
             errors += [document.error(loc, problem) for loc, problem in _cross_check(policy, types)]
         if errors:
-            raise _together(errors)
+            raise together(errors)
         assert policy is not None
         digest = hashlib.sha256(json.dumps(document.unexpanded, sort_keys=True).encode()).hexdigest()
         object.__setattr__(policy, "_hash", digest)
@@ -328,7 +329,7 @@ def _gate_configs(document: Document, types: GateTypes, errors: list[PolicyError
         try:
             result[name] = config_type.model_validate(raw)
         except ValidationError as error:
-            errors += [_explained(document, config_type, item, ("gates", name)) for item in error.errors()]
+            errors += [explained(document, config_type, item, ("gates", name)) for item in error.errors()]
     return result
 
 
@@ -364,53 +365,3 @@ def _cross_check(policy: Policy, types: GateTypes) -> list[tuple[Loc, str]]:
     if policy.budgets and policy.budgets.run.usd is not None and not policy.prices:
         problems.append((("budgets", "run", "usd"), "a limit in dollars needs prices; add the section prices"))
     return problems
-
-
-def _explained(document: Document, model: type[BaseModel], error: object, prefix: Loc = ()) -> PolicyError:
-    """A pydantic error in the words of the file."""
-    assert isinstance(error, dict)
-    loc: Loc = prefix + tuple(part for part in error["loc"] if part != "[key]")
-    kind, message = error["type"], str(error["msg"])
-    if kind == "extra_forbidden":
-        message = f"unknown key; {nearest(str(loc[-1]), _keys_at(model, error['loc'][:-1]))}"
-    elif kind in ("literal_error", "enum"):
-        allowed = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
-        given = error.get("input")
-        message = f"{given!r} is not allowed; {nearest(str(given), allowed)}" if allowed else message
-    elif kind == "missing":
-        message = "this key is required"
-    elif kind == "value_error":
-        message = message.removeprefix("Value error, ")
-    if loc[:1] == ("stages",) and loc[2:3] == ("gates",) and loc not in document:
-        loc = loc[:2] + loc[3:]  # the short form: a stage is a list
-    return document.error(loc, message)
-
-
-def _keys_at(model: type[BaseModel], loc: Loc) -> list[str]:
-    """The keys that a section may hold, found by following a path through the models."""
-    current: object = model
-    for part in loc:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
-            current = _model_in(field.annotation) if field else current  # else: a name in a mapping, or an index
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return sorted(field.alias or name for name, field in current.model_fields.items())
-    return []
-
-
-def _model_in(annotation: object) -> object:
-    """The section model inside ``X | None``, ``list[X]`` or ``dict[str, X]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = [_model_in(item) for item in getattr(annotation, "__args__", ())]
-    return next((item for item in inner if item is not None), None)
-
-
-def _together(errors: list[PolicyError]) -> PolicyError:
-    """One error that lists them all, in the order of the file."""
-    errors.sort(key=lambda error: error.line)
-    first = errors[0]
-    if len(errors) == 1:
-        return first
-    rest = "\n".join(str(error) for error in errors[1:])
-    return PolicyError(f"{first.problem}\n{rest}", file=first.file, line=first.line, field=first.field)
