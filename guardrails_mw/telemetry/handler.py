@@ -8,8 +8,9 @@ imports langchain-core.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
@@ -19,12 +20,12 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from guardrails_mw.errors import GuardrailsError
+from guardrails_mw.telemetry.anchors import Anchor, Anchors
 from guardrails_mw.telemetry.draft import new_context, seeded_context
-from guardrails_mw.telemetry.otel import Anchor, Tracing
 from guardrails_mw.telemetry.snapshot import snapshot
 from guardrails_mw.telemetry.vocabulary import Attributes, kind, level, place, usage
 
-__all__ = ["TraceHandler"]
+__all__ = ["Emitter", "TraceHandler"]
 
 _OPEN = 10_000
 """Spans that may be open at once; beyond that the oldest was abandoned by its host."""
@@ -32,6 +33,31 @@ _OPEN = 10_000
 _UNSET, _OK = Status(StatusCode.UNSET), Status(StatusCode.OK)
 _USER_KEYS = ("guardrails_actor", "langfuse_user_id", "user_id")
 _GRAPHS = ("langgraph", "langchain_create_agent")
+
+
+class Emitter(Protocol):
+    """What the handler needs of `Tracing`: a place for finished spans, and the spans that others hang under."""
+
+    content: Literal["redacted", "none"]
+    anchors: Anchors
+
+    def keep(self, thread: str, run: str) -> None:
+        """Have the id of a thread's new run kept for resumes in other processes. Never raises."""
+
+    def kept(self, thread: str) -> str:
+        """The id kept for a thread; empty where there is none. Never raises."""
+
+    def emit(
+        self,
+        name: str,
+        identity: tuple[SpanContext, SpanContext | None],
+        times: tuple[int, int],
+        *,
+        describe: Callable[[], Attributes],
+        contents: Mapping[str, object],
+        status: Status,
+    ) -> None:
+        """Send a finished span; the arguments are those of `Draft`."""
 
 
 @dataclass(slots=True)
@@ -66,7 +92,7 @@ class TraceHandler(BaseCallbackHandler):
     raise_error = False
     run_inline = False
 
-    def __init__(self, tracing: Tracing) -> None:
+    def __init__(self, tracing: Emitter) -> None:
         self._tracing = tracing
         self._open: dict[UUID, _Run] = {}
 

@@ -9,11 +9,9 @@ import atexit
 import os
 import time
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import requests
@@ -27,7 +25,7 @@ from opentelemetry.trace import SpanContext, Status, StatusCode
 
 from guardrails_mw.event import Where
 from guardrails_mw.redaction import Redactor
-from guardrails_mw.telemetry import tracing_from_policy
+from guardrails_mw.telemetry.anchors import Anchor, Anchors
 from guardrails_mw.telemetry.boundary import Boundary, RedactingExporter, RedactingProvider
 from guardrails_mw.telemetry.draft import Draft, Told, new_context, seeded_context
 from guardrails_mw.telemetry.endpoint import Endpoint
@@ -37,7 +35,7 @@ from guardrails_mw.verdict import Check, Decision
 if TYPE_CHECKING:
     from guardrails_mw.telemetry.handler import TraceHandler
 
-__all__ = ["Anchor", "Anchors", "Endpoint", "Tracing", "tracing_from_policy"]
+__all__ = ["Tracing"]
 
 _T = TypeVar("_T")
 _HTTP_HEADERS = frozenset(
@@ -51,35 +49,6 @@ _BATCH = 512
 _INTERVAL_MS = 1_000
 _AT_EXIT = 2.5
 """Seconds that the end of the process waits for spans; with the interpreter's own end this stays below 3."""
-
-
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A span that others may hang under, the graph step it belongs to, and, at a root, the run's id."""
-
-    context: SpanContext
-    step: int | None = None
-    run: str = ""
-
-
-class Anchors:
-    """The latest spans by what hosts know (run id, guardrail run, thread) and roots by trace. Forgets the oldest."""
-
-    def __init__(self, limit: int = 20_000) -> None:
-        self._known: OrderedDict[tuple[str, str], Anchor] = OrderedDict()
-        self._limit, self._lock = limit, Lock()
-
-    def put(self, sort: Literal["span", "run", "thread", "trace"], key: str, anchor: Anchor) -> None:
-        """Remember a span."""
-        with self._lock:
-            self._known[sort, key] = anchor
-            self._known.move_to_end((sort, key))
-            while len(self._known) > self._limit:
-                self._known.popitem(last=False)
-
-    def get(self, sort: Literal["span", "run", "thread", "trace"], key: str) -> Anchor | None:
-        """The span known under this key."""
-        return self._known.get((sort, key)) if key else None
 
 
 class _Outlet:
@@ -141,7 +110,8 @@ class Tracing:
         service: str = "guardrails-mw",
         timeout: float = 3.0,
     ) -> None:
-        self.content, self.failures, self.anchors = content, 0, Anchors()
+        self.content: Literal["redacted", "none"] = content
+        self.failures, self.anchors = 0, Anchors()
         self.began: Callable[[str, str], None] | None = None
         self.run_of: Callable[[str], str | None] | None = None
         self._handler: TraceHandler | None = None

@@ -289,7 +289,8 @@ SCRIPT = """
     logging.disable(50)
     from guardrails_mw.event import Content, Event, Stage
     from guardrails_mw.redaction import Redactor
-    from guardrails_mw.telemetry.otel import Endpoint, Tracing
+    from guardrails_mw.telemetry import Endpoint
+    from guardrails_mw.telemetry.otel import Tracing
     from guardrails_mw.verdict import Action, Check, Decision, Verdict
 
     tracing = Tracing([Endpoint(sys.argv[1]), Endpoint(sys.argv[1])], Redactor([]))
