@@ -78,6 +78,7 @@ def injection_table(rounds: int) -> Table:
         rows,
         f"Median microseconds of one check. Corpus SHA-256 `{corpus.fingerprint()}`.",
         [
+            rivals.CONFIGURED[0],
             (
                 f"Ours looks for {len(signatures.default_signatures().signatures)} signatures in normalised and "
                 "decoded views; the regexes see ten phrases in plain text only."
@@ -107,7 +108,7 @@ def pii_table(rounds: int) -> Table:
             }
             for name, values in found.items():
                 assert corpus.MAIL in values, (name, kind, size)
-                more[name] += len(values) - 1
+                more[name] += sum("@" not in value for value in values)
             calls: dict[str, Call] = {
                 "clean": repeated(lambda clean=clean: _check(gate, clean), _count(size)),
                 "ours": repeated(lambda text=text: _check(gate, text), _count(size)),
@@ -128,9 +129,9 @@ def pii_table(rounds: int) -> Table:
         "the first column is the text without it.",
         [
             *rivals.CONFIGURED[1:],
-            ("Checked in this run: everybody found the mailbox in every text. Found besides it, in texts that hold no "
-            f"other personal data: ours {more['ours']}, LangChain {more['langchain']}, regexes {more['regexes']}, "
-            f"Presidio {more['presidio']}."),
+            ("Checked in this run: everybody found the mailbox in every text. Reported besides mailboxes, in texts "
+                f"that hold nothing else of the kind: ours {more['ours']}, LangChain {more['langchain']}, regexes "
+                f"{more['regexes']}, Presidio {more['presidio']}."),
         ],
     )  # fmt: skip
 
