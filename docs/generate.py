@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
@@ -95,13 +95,16 @@ def table(model: type[BaseModel], hide: frozenset[str] = frozenset()) -> Iterato
 
 def value(hint: object) -> str:
     """What may be written, in words."""
-    if hint == policy.Duration:
-        return "duration"
-    if hint == policy.ConditionText:
-        return "condition"
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return value(args[0])
+    named = {policy.Duration: "duration", policy.ConditionText: "condition", **PLAIN}
+    if hint in named:
+        return named[hint]
+    if get_origin(hint) is None:
+        return single(hint)
+    return compound(get_origin(hint), get_args(hint))
+
+
+def compound(origin: object, args: tuple[object, ...]) -> str:
+    """A type that is made of others."""
     if origin is Literal:
         return " \\| ".join(f"`{word}`" for word in args)
     if origin in (Union, types.UnionType):
@@ -110,14 +113,18 @@ def value(hint: object) -> str:
         return f"list of {value(args[0])}"
     if origin in (dict, Mapping):
         return "mapping" if args[1] is object or "Json" in str(args[1]) else f"{value(args[0])} → {value(args[1])}"
-    if isinstance(hint, type) and issubclass(hint, GateConfig):
+    return value(args[0])  # Annotated
+
+
+def single(hint: object) -> str:
+    """A class."""
+    assert isinstance(hint, type)
+    if issubclass(hint, GateConfig):
         return "[gate](#gates)"
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
+    if issubclass(hint, BaseModel):
         title = next((title for title, model in SECTIONS if model is hint), "")
         return f"[section](#{anchor(title)})" if title else thresholds(hint)
-    if hint in PLAIN:
-        return PLAIN[hint]
-    assert isinstance(hint, type) and issubclass(hint, Enum)
+    assert issubclass(hint, Enum)
     return " \\| ".join(f"`{each.value}`" for each in hint)
 
 
