@@ -19,6 +19,10 @@ from langgraph.types import Command, interrupt
 
 from guardrails_mw import Guard
 from guardrails_mw.errors import AlreadyDecided
+from guardrails_mw.event import Content, Event, Stage, ToolCall
+from guardrails_mw.seam import ANYWHERE
+from guardrails_mw.stores.sqlite import SqliteStore
+from guardrails_mw.wait import drive
 
 ASKS = """
 tools:
@@ -151,34 +155,59 @@ def test_an_approval_does_not_fit_other_arguments(tmp_path: Path) -> None:
         assert tools.done == []
 
 
+def test_an_answer_fits_one_call_only(tmp_path: Path) -> None:
+    """Under one and the same key, arguments that nobody was asked about are asked about."""
+
+    class Paused(Exception):
+        """Stands for the host's own."""
+
+    def pause(payload: dict[str, object], *, earlier: bool = False) -> None:
+        if not earlier:
+            raise Paused
+
+    def ruled(guard: Guard, path: str) -> object:
+        call = ToolCall("wipe", {"path": path}, "c1")
+        event = Event(Stage.TOOL_CALL, Content(call.args), call=call, key="one key")
+        decision = guard.decide(event)
+        return drive(guard.enforcer.answering(decision, ANYWHERE, pause))
+
+    with make_guard(tmp_path, ASKS) as guard:
+        with pytest.raises(Paused):
+            ruled(guard, "/home")
+        guard.approvals.approve(guard.approvals.list()[0].id, by="ann")
+        assert not ruled(guard, "/home").blocked
+        with pytest.raises(Paused):
+            ruled(guard, "/everything")
+
+
+class Meeting(SqliteStore):
+    """A real store in which two that claim an answer meet at the claim."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.claims = threading.Barrier(2, timeout=10)
+
+    def swap(self, key: str, expected: str | None, new: str | None, due: float | None = None) -> bool:
+        if new is not None and '"state": "executed"' in new:
+            self.claims.wait()
+        return super().swap(key, expected, new, due)
+
+
 @pytest.mark.parametrize("seam", ["middleware", "nodes"])
 def test_two_resumers_one_effect(seam: str, tmp_path: Path) -> None:
-    """Two resumes of one thread at the same moment: the tool runs once."""
-    together = threading.Barrier(2, timeout=5)
-    done: list[str] = []
-
-    @tool
-    def wipe(path: str) -> str:
-        """Remove a folder, slowly."""
-        done.append(path)
-        time.sleep(0.2)
-        return "wiped"
-
-    with make_guard(tmp_path, "tools: {wipe: {ask: [{if: 'args.path != 1', because: x}]}}") as guard:
-        agent = Agent([wipe]).under(guard, seam)
+    """Two resumes of one thread that both saw the answer and claim it at the same moment: the tool runs once."""
+    tools = Tools()
+    with make_guard(tmp_path, ASKS, store=Meeting(tmp_path / "own.db")) as guard:
+        agent = Agent(tools.all()).under(guard, seam)
         id_ = agent.invoke(GO, thread())["__interrupt__"][0].value["id"]
         guard.approvals.approve(id_, by="ann")
-
-        def resume() -> None:
-            together.wait()
-            agent.invoke(Command(resume=1), thread())
-
-        threads = [threading.Thread(target=resume) for _ in range(2)]
+        threads = [threading.Thread(target=agent.invoke, args=(Command(resume=1), thread())) for _ in range(2)]
         for each in threads:
             each.start()
         for each in threads:
             each.join()
-        assert done == ["/home"]
+        assert tools.done == [("wipe", "/home")]
+        assert not guard.store.claims.broken
 
 
 @pytest.mark.parametrize("seam", SEAMS)
