@@ -46,9 +46,7 @@ class PiiGate(Gate):
     have no longest form, and none has a space in it.
     """
 
-    stages: ClassVar[frozenset[Stage]] = frozenset(
-        {Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT}
-    )
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
     config_type = PiiConfig
     look_back = 400
     max_span = 1024
