@@ -18,15 +18,26 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, LLMResult
+from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp
 
-from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, message_events, pause, raise_block, tokens
-from guardrails_mw.adapters.tools import call_event, named, result_event
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, pause, raise_block
+from guardrails_mw.adapters.messages import (
+    call_event,
+    calls_only,
+    last_answer,
+    message_events,
+    model_event,
+    named,
+    outcome,
+    output_event,
+    result_event,
+    tokens,
+)
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
-from guardrails_mw.seam import CALLBACKS, Power, Seam
-from guardrails_mw.verdict import Decision, Outcome, Usage
+from guardrails_mw.seam import CALLBACKS, Seam
+from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
 
 __all__ = ["GuardrailsHandler"]
@@ -45,6 +56,12 @@ class _Open:
     guarded: bool = False
     streaming: bool = False
     began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def asked(self) -> int:
+        """Tokens that went into the model, as estimated before it was called."""
+        call = self.decision.event.call if self.decision else None
+        return call.input_tokens if isinstance(call, ModelCall) else 0
 
 
 class GuardrailsHandler(BaseCallbackHandler):
@@ -139,9 +156,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         entry.streaming = True
         with _FailClosed():
             here = entry.here or self._here(entry)
-            event = Event(
-                Stage.OUTPUT, Content(None), Origin.MODEL, here.actor, here.where, key=here.key("stream", str(run_id))
-            )
+            event = here.event(Stage.OUTPUT, Origin.MODEL, Content(None), "stream", str(run_id))
             decision = drive(self._enforcer.engine.streaming(event, self._seam))
             if decision is not None and decision.blocked:
                 self._trip(decision, entry)
@@ -152,21 +167,12 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is None or entry.guarded:
             return
         with _FailClosed():
-            self._settle(entry, _outcome(response, time.perf_counter() - entry.began))
+            answers = [_message(generation) for batch in response.generations for generation in batch]
+            self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
-            for index, generation in enumerate(g for batch in response.generations for g in batch):
-                content: object = generation.text
-                if isinstance(generation, ChatGeneration):
-                    message = generation.message
-                    if isinstance(message, AIMessage) and message.tool_calls and not message.content:
-                        continue  # no answer yet, only calls, which are decided when they are made
-                    content = message.content
-                key = here.key("output", f"{run_id}.{index}")
-                self._decide(
-                    Event(Stage.OUTPUT, Content(content, blocks=True), Origin.MODEL, here.actor, here.where, key=key),
-                    here,
-                    entry,
-                )
+            for index, answer in enumerate(answers):
+                if not calls_only(answer):
+                    self._decide(output_event(answer.content, here, f"{run_id}.{index}"), here, entry)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
@@ -232,7 +238,7 @@ class GuardrailsHandler(BaseCallbackHandler):
     # the parts of a hook
 
     def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: _Open) -> None:
-        answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
+        answered = last_answer(messages)
         for index, event in message_events(messages, here):
             if index > answered or event.stage is Stage.TOOL_RESULT:
                 self._decide(event, here, entry)
@@ -246,10 +252,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             tokens([message.text for message in messages]),
             limit if isinstance(limit, int) else 0,
         )
-        key = here.key("model", str(run_id))
-        entry.decision = self._decide(
-            Event(Stage.MODEL, Content(None), Origin.MODEL, here.actor, here.where, call, key), here, entry
-        )
+        entry.decision = self._decide(model_event(call, here, str(run_id)), here, entry)
 
     def _decide(self, event: Event, here: Here, entry: _Open) -> Decision | None:
         """Decide one event; None where this handler leaves the stage to somebody else."""
@@ -259,7 +262,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             tripped = self._tripped.get(entry.root)
         if tripped is not None:
             self._raise(tripped)
-        seam = self._seam if here.pausable else self._seam.without(Power.ASK)
+        seam = here.within(self._seam)
         decision = drive(self._enforcer.deciding(event, seam))
         decision = drive(self._enforcer.answering(decision, seam, pause))
         if decision.blocked:
@@ -316,11 +319,6 @@ def _readable(output: object) -> str:
     return json.dumps(output, default=str, ensure_ascii=False)
 
 
-def _outcome(response: LLMResult, seconds: float) -> Outcome:
-    generation = next((g for batch in response.generations for g in batch), None)
-    message = generation.message if isinstance(generation, ChatGeneration) else None
-    usage = message.usage_metadata if isinstance(message, AIMessage) else None
-    name = str(message.response_metadata.get("model_name") or "") if message else ""
-    if usage is not None:
-        return Outcome("done", seconds, Usage(usage["input_tokens"], usage["output_tokens"]), name)
-    return Outcome("done", seconds, Usage(0, tokens([generation.text])) if generation else None, name)
+def _message(generation: Generation) -> BaseMessage:
+    """What a model answered; also the answer of one that gives plain text."""
+    return generation.message if isinstance(generation, ChatGeneration) else AIMessage(generation.text)

@@ -14,22 +14,21 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import (
-    Here,
-    Runs,
+from guardrails_mw.adapters.host import Here, Runs, pause, pause_again, raise_block
+from guardrails_mw.adapters.messages import (
+    calls_only,
+    last_answer,
     message_events,
     name_of,
-    pause,
-    pause_again,
-    raise_block,
+    output_event,
+    refusal_message,
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.model import refusal_message
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
-from guardrails_mw.seam import NODES, Power
+from guardrails_mw.seam import NODES
 from guardrails_mw.verdict import Check, Decision, Verdict
 from guardrails_mw.wait import Either, Flow, drive, drive_async
 
@@ -66,18 +65,11 @@ class Nodes:
 
         async def flow(state: State) -> Update:
             here = self.runs.here()
-            seam = NODES if here.pausable else NODES.without(Power.ASK)
+            seam = here.within(NODES)
             message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
-            if message is None or (message.tool_calls and not message.content):
+            if message is None or calls_only(message):
                 return {}
-            event = Event(
-                Stage.OUTPUT,
-                Content(message.content, blocks=True),
-                Origin.MODEL,
-                here.actor,
-                here.where,
-                key=here.key("output", name_of(message)),
-            )
+            event = output_event(message.content, here, name_of(message))
             decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
             if decision.blocked:
                 if self.enforcer.manners.raises(Stage.OUTPUT):
@@ -121,14 +113,11 @@ class Nodes:
         """A step of the graph as a call: named by the caller, made of everything in the state but messages."""
         args = {name: value for name, value in state.items() if name != key}
         call = ToolCall(action, {}, id=here.where.task)
-        return Event(
-            Stage.INPUT, Content(args), Origin.SYSTEM, here.actor, here.where, call, here.key("step", here.where.task)
-        )
+        return here.event(Stage.INPUT, Origin.SYSTEM, Content(args), "step", here.where.task, call=call)
 
     async def _said(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
         """Replacements for what people and tools said since the last answer, and the block if there is one."""
-        seam = NODES if here.pausable else NODES.without(Power.ASK)
-        answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
+        seam, answered = here.within(NODES), last_answer(messages)
         update: list[BaseMessage] = []
         refused: Decision | None = None
         for index, event in message_events(messages, here):

@@ -1,4 +1,4 @@
-"""What LangChain and LangGraph tell about a call: where it happens, who asks, what the messages hold.
+"""What LangChain and LangGraph tell about a call: where it happens and who asks; and how they are stopped.
 
 Only this module reads LangGraph's configuration. A run is one top-level invocation together with its
 resumes; LangGraph gives every invocation, sub-agents included, one control object, which is what runs are
@@ -13,28 +13,19 @@ import json
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import NoReturn
 
-from langchain_core.messages import (
-    AIMessage,
-    BaseMessage,
-    ChatMessage,
-    FunctionMessage,
-    HumanMessage,
-    SystemMessage,
-    ToolMessage,
-)
-from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.runnables.config import RunnableConfig, ensure_config
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import interrupt
 
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.errors import GuardrailBlocked
-from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Json, Origin, Stage, ToolCall, Where
+from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, ModelCall, Origin, Stage, ToolCall, Where
+from guardrails_mw.seam import Power, Seam
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Decision
 
@@ -48,14 +39,9 @@ __all__ = [
     "actor_from",
     "can_pause",
     "digest",
-    "message_events",
-    "name_of",
     "pause",
     "pause_again",
     "raise_block",
-    "tokens",
-    "tool_call",
-    "with_content",
 ]
 
 HERE: ContextVar[Here | None] = ContextVar("guardrails_mw_here", default=None)
@@ -81,6 +67,16 @@ class Here:
     def key(self, *parts: str) -> str:
         """A key for something that happens here, stable when the node runs again."""
         return "|".join((self.where.thread or self.where.run, *parts))
+
+    def event(
+        self, stage: Stage, origin: Origin, content: Content, *key: str, call: ToolCall | ModelCall | None = None
+    ) -> Event:
+        """An event that happens here; `key` names it among others of this place."""
+        return Event(stage, content, origin, self.actor, self.where, call, self.key(*key))
+
+    def within(self, seam: Seam) -> Seam:
+        """What a seam can carry out here: nobody is asked where nothing can pause."""
+        return seam if self.pausable else seam.without(Power.ASK)
 
 
 class Runs:
@@ -193,62 +189,3 @@ def digest(value: object) -> str:
     else:
         raw = json.dumps(value, sort_keys=True, default=str).encode()
     return hashlib.blake2b(raw, digest_size=12).hexdigest()
-
-
-def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
-    """The messages that somebody outside wrote, each with its index and event.
-
-    Human messages are input, tool messages are tool results. System messages are the caller's own words;
-    answers of the model were decided when they were given.
-    """
-    calls: dict[str, HostToolCall] = {}
-    for index, message in enumerate(messages):
-        if isinstance(message, AIMessage):
-            calls.update({call["id"] or "": call for call in message.tool_calls})
-        elif isinstance(message, ToolMessage | FunctionMessage):
-            yield index, _result_event(message, calls, here)
-        elif isinstance(message, HumanMessage | ChatMessage) or not isinstance(message, SystemMessage):
-            key = here.key("input", name_of(message))
-            content = Content(message.content, blocks=True)
-            yield index, Event(Stage.INPUT, content, Origin.USER, here.actor, here.where, key=key)
-
-
-def _result_event(message: ToolMessage | FunctionMessage, calls: Mapping[str, HostToolCall], here: Here) -> Event:
-    call_id = message.tool_call_id if isinstance(message, ToolMessage) else ""
-    asked = calls.get(call_id)
-    call = tool_call(asked) if asked else ToolCall(message.name or "", id=call_id)
-    key = here.key("result", call_id, name_of(message))
-    return Event(
-        Stage.TOOL_RESULT, Content(message.content, blocks=True), Origin.TOOL, here.actor, here.where, call, key
-    )
-
-
-def name_of(message: BaseMessage) -> str:
-    """A message's id, or one made from its content."""
-    return message.id or f"gm-{digest(message.content)}"
-
-
-def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:
-    """A host's tool call in our words."""
-    args: Mapping[str, Json] = call["args"] if isinstance(call["args"], dict) else {}
-    return ToolCall(call["name"], args, call.get("id") or "", isinstance(call["args"], dict), known)
-
-
-def with_content(message: BaseMessage, content: object) -> BaseMessage:
-    """A copy of a message with other content and the same name; the caller's object is left alone."""
-    return message.model_copy(update={"content": content, "id": name_of(message)})
-
-
-def tokens(texts: Sequence[str]) -> int:
-    """An estimate of tokens: four ASCII characters or one other character each, a few per message.
-
-    Overestimates on purpose: it is what a budget reserves before the real figure is known.
-
-    >>> tokens(["four char words", "漢字"])
-    14
-    """
-    total = 0
-    for text in texts:
-        ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char < "\x80")
-        total += (ascii_chars + 3) // 4 + (len(text) - ascii_chars) + 4
-    return total

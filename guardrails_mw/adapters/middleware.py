@@ -18,12 +18,13 @@ from langchain_core.messages import BaseMessage, RemoveMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import Runs, message_events, with_content
+from guardrails_mw.adapters.host import Runs
+from guardrails_mw.adapters.messages import message_events, with_content
 from guardrails_mw.adapters.model import guard_model
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
-from guardrails_mw.seam import MIDDLEWARE, Power
+from guardrails_mw.seam import MIDDLEWARE
 from guardrails_mw.wait import Either, drive, drive_async
 
 __all__ = ["GuardrailsMiddleware"]
@@ -96,7 +97,7 @@ class GuardrailsMiddleware(AgentMiddleware):
     async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
         """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
         here = self._runs.here()
-        seam = MIDDLEWARE if here.pausable else MIDDLEWARE.without(Power.ASK)
+        seam = here.within(MIDDLEWARE)
         replacements: list[BaseMessage] = []
         for index, event in message_events(request.messages, here):
             decision = await self._enforcer.deciding(event, seam)

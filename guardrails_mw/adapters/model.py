@@ -26,14 +26,10 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
-from guardrails_mw.adapters.host import (
-    HERE,
-    Here,
-    Runs,
-    digest,
+from guardrails_mw.adapters.host import HERE, Here, Runs, digest, pause, raise_block
+from guardrails_mw.adapters.messages import (
     message_events,
-    pause,
-    raise_block,
+    refusal_message,
     tokens,
     tool_call,
     with_content,
@@ -47,7 +43,7 @@ from guardrails_mw.wait import Either, drive, drive_async
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-__all__ = ["GuardedChatModel", "guard_model", "refusal_message"]
+__all__ = ["GuardedChatModel", "guard_model"]
 
 _MAX_REASKS = 5
 
@@ -376,11 +372,6 @@ class GuardedChatModel(BaseChatModel):
 
 
 _Call = Callable[[list[BaseMessage]], Either[ChatResult]]
-
-
-def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
-    """What the user sees instead of a blocked content."""
-    return AIMessage(enforcer.refusal(decision), response_metadata={"guardrails": enforcer.mark(decision)})
 
 
 def guard_model(

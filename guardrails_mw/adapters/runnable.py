@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
-from guardrails_mw.adapters.model import refusal_message
+from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Blocks, Content, Event, Origin, Stage
 from guardrails_mw.seam import RUNNABLE, Seam
@@ -103,8 +103,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
 
     def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
         content = _content(value)
-        key = here.key(stage.value, here.where.run, digest(content.value))
-        return Event(stage, content, origin, here.actor, here.where, key=key)
+        return here.event(stage, origin, content, stage.value, here.where.run, digest(content.value))
 
     def _refused(self, decision: Decision, result: object = None) -> O:
         """A refusal in the form of the chain's output."""

@@ -16,22 +16,20 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import CALLING, Here, digest, pause, raise_block, tool_call
+from guardrails_mw.adapters.host import CALLING, Here, pause, raise_block
+from guardrails_mw.adapters.messages import call_event, named, result_event, tool_call
 from guardrails_mw.enforcer import Enforcer, Pause
-from guardrails_mw.event import Content, Event, Json, Origin, Stage, ToolCall
-from guardrails_mw.seam import Power, Seam
+from guardrails_mw.event import Json, ToolCall
+from guardrails_mw.seam import Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import Either
 
 __all__ = [
     "ToolResult",
-    "call_event",
     "guarded_call",
-    "named",
     "never",
     "permitted",
     "rejection",
-    "result_event",
     "unreachable",
 ]
 
@@ -39,15 +37,9 @@ ToolResult = ToolMessage | Command[object]
 """What a tool gives back to a graph."""
 
 
-def call_event(call: ToolCall, here: Here) -> Event:
-    """The event of a tool call, keyed so that it is the same when its node runs again."""
-    key = here.key("call", here.where.task, call.id or digest([call.name, call.args]))
-    return Event(Stage.TOOL_CALL, Content(call.args), Origin.MODEL, here.actor, here.where, call, key)
-
-
 async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, pausing: Pause = pause) -> Decision:
     """Decide a call and have people asked; the result allows or blocks."""
-    seam = seam if here.pausable else seam.without(Power.ASK)
+    seam = here.within(seam)
     decision = await enforcer.deciding(call_event(call, here), seam)
     return await enforcer.answering(decision, seam, pausing)
 
@@ -109,20 +101,6 @@ async def _message(
         return message
     # The artifact holds the raw result and would carry along what was just removed.
     return message.model_copy(update={"content": enforcer.passed(decision).value, "artifact": None})
-
-
-def named(message: ToolMessage, here: Here) -> ToolMessage:
-    """The message with an id of its own, by which it is known again in the conversation."""
-    if message.id is not None:
-        return message
-    return message.model_copy(update={"id": f"gm-{digest([here.where.task, message.tool_call_id, message.content])}"})
-
-
-def result_event(message: ToolMessage, call: ToolCall, here: Here) -> Event:
-    """The event of a tool's result, keyed as the model seam will key it when it reads the conversation."""
-    key = here.key("result", message.tool_call_id, message.id or "")
-    content = Content(message.content, blocks=True)
-    return Event(Stage.TOOL_RESULT, content, Origin.TOOL, here.actor, here.where, call, key)
 
 
 def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:

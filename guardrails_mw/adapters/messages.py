@@ -1,0 +1,138 @@
+"""Messages in our words and back: the events that they are, and the messages that stand in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
+from langchain_core.messages import ToolCall as HostToolCall
+
+from guardrails_mw.adapters.host import Here, digest
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
+from guardrails_mw.verdict import Decision, Outcome, Usage
+
+__all__ = [
+    "call_event",
+    "calls_only",
+    "last_answer",
+    "message_events",
+    "model_event",
+    "name_of",
+    "named",
+    "outcome",
+    "output_event",
+    "refusal_message",
+    "result_event",
+    "tokens",
+    "tool_call",
+    "with_content",
+]
+
+
+def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
+    """The messages that somebody outside wrote, each with its index and event.
+
+    Human messages are input, tool messages are tool results. System messages are the caller's own words;
+    answers of the model were decided when they were given.
+    """
+    calls: dict[str, HostToolCall] = {}
+    for index, message in enumerate(messages):
+        if isinstance(message, AIMessage):
+            calls.update({call["id"] or "": call for call in message.tool_calls})
+        elif isinstance(message, ToolMessage | FunctionMessage):
+            call_id = _call_id(message)
+            asked = calls.get(call_id)
+            call = tool_call(asked) if asked else ToolCall(message.name or "", id=call_id)
+            yield index, result_event(message, call, here)
+        elif not isinstance(message, SystemMessage):
+            content = Content(message.content, blocks=True)
+            yield index, here.event(Stage.INPUT, Origin.USER, content, "input", name_of(message))
+
+
+def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: Here) -> Event:
+    """The event of a tool's result, the same where the tool ran and where a model reads the conversation."""
+    content = Content(message.content, blocks=True)
+    return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
+
+
+def _call_id(message: ToolMessage | FunctionMessage) -> str:
+    return message.tool_call_id if isinstance(message, ToolMessage) else ""
+
+
+def call_event(call: ToolCall, here: Here) -> Event:
+    """The event of a tool call, keyed so that it is the same when its node runs again."""
+    key = ("call", here.where.task, call.id or digest([call.name, call.args]))
+    return here.event(Stage.TOOL_CALL, Origin.MODEL, Content(call.args), *key, call=call)
+
+
+def model_event(call: ModelCall, here: Here, attempt: str) -> Event:
+    """The event of a model call. Every attempt has its own, because every attempt costs."""
+    return here.event(Stage.MODEL, Origin.MODEL, Content(None), "model", attempt, call=call)
+
+
+def output_event(content: object, here: Here, key: str) -> Event:
+    """The event of what a model answered."""
+    return here.event(Stage.OUTPUT, Origin.MODEL, Content(content, blocks=True), "output", key)
+
+
+def last_answer(messages: Sequence[BaseMessage]) -> int:
+    """The index of the model's last answer, -1 where there is none: what comes after it is new."""
+    return max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
+
+
+def calls_only(message: BaseMessage) -> bool:
+    """Whether a message is no answer yet, only calls: an empty text would fit no schema."""
+    return isinstance(message, AIMessage) and bool(message.tool_calls) and not message.content
+
+
+def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
+    """How a model call ended: the tokens that its answer names, else estimates. `asked` is that of the input."""
+    if answer is None:
+        return Outcome("done", seconds)
+    usage = answer.usage_metadata if isinstance(answer, AIMessage) else None
+    used = Usage(usage["input_tokens"], usage["output_tokens"]) if usage else Usage(asked, tokens([answer.text]))
+    return Outcome("done", seconds, used, str(answer.response_metadata.get("model_name") or ""))
+
+
+def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
+    """What the user sees instead of a blocked content."""
+    return AIMessage(enforcer.refusal(decision), response_metadata={"guardrails": enforcer.mark(decision)})
+
+
+def named(message: ToolMessage, here: Here) -> ToolMessage:
+    """The message with an id of its own, by which it is known again in the conversation."""
+    if message.id is not None:
+        return message
+    return message.model_copy(update={"id": f"gm-{digest([here.where.task, message.tool_call_id, message.content])}"})
+
+
+def name_of(message: BaseMessage) -> str:
+    """A message's id, or one made from its content."""
+    return message.id or f"gm-{digest(message.content)}"
+
+
+def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:
+    """A host's tool call in our words."""
+    args: Mapping[str, Json] = call["args"] if isinstance(call["args"], dict) else {}
+    return ToolCall(call["name"], args, call.get("id") or "", isinstance(call["args"], dict), known)
+
+
+def with_content(message: BaseMessage, content: object) -> BaseMessage:
+    """A copy of a message with other content and the same name; the caller's object is left alone."""
+    return message.model_copy(update={"content": content, "id": name_of(message)})
+
+
+def tokens(texts: Sequence[str]) -> int:
+    """An estimate of tokens: four ASCII characters or one other character each, a few per message.
+
+    Overestimates on purpose: it is what a budget reserves before the real figure is known.
+
+    >>> tokens(["four char words", "漢字"])
+    14
+    """
+    total = 0
+    for text in texts:
+        ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char < "\x80")
+        total += (ascii_chars + 3) // 4 + (len(text) - ascii_chars) + 4
+    return total
