@@ -162,10 +162,13 @@ class GateTypes:
         return sorted(self._points)
 
     def get(self, name: str) -> type[Gate]:
-        """The class of a type. Raises `KeyError` for an unknown name."""
+        """The class of a type. Raises `KeyError` for an unknown name, `PolicyError` for one that cannot be loaded."""
         found = self._points[name]
         if isinstance(found, EntryPoint):
-            found = self._points[name] = found.load()
+            try:
+                found = self._points[name] = found.load()
+            except ImportError as error:
+                raise PolicyError(f"the gate type {name!r} needs {error.name}, which is not installed") from None
         if not (isinstance(found, type) and issubclass(found, Gate)):
             raise PolicyError(f"the installed gate type {name!r} is not a Gate")
         return found

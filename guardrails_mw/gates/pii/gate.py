@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,12 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
 from guardrails_mw.gates.pii.context import split_name
-from guardrails_mw.gates.pii.engine import Engine
 from guardrails_mw.gates.pii.profiles import ENTITIES, MODEL_ENTITIES, PROFILES
 from guardrails_mw.gates.pii.replacement import Replacer, Style, hidden
 from guardrails_mw.verdict import Edit, Finding, Operator, Verdict
+
+if TYPE_CHECKING:
+    from guardrails_mw.gates.pii.engine import Engine
 
 __all__ = ["PiiConfig", "PiiGate"]
 
@@ -64,6 +66,10 @@ class PiiGate(Gate):
         entities = profile.entities if config.entities is None else config.entities
         for entity in entities:
             _check_entity(entity, f"gates.{site.name}.entities")
+        try:
+            from guardrails_mw.gates.pii.engine import Engine
+        except ModuleNotFoundError as error:  # what Presidio brings along; the keys can be checked without it
+            raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         return cls(site.name, Engine(profile, entities), Replacer(config.style, site.secret), config.action)
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
