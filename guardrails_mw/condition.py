@@ -3,14 +3,17 @@
 A condition reads a few names, compares, and does nothing else: no calls, no arithmetic, no methods. A
 name that nobody provides is an error when the policy loads, and an evaluation that fails counts as a
 match, because conditions guard (`ask`, `block`): a missing value must never make a rule more permissive.
+Neither must a value of another kind: the model may write ``"1"`` where the tool takes 1, so comparing a
+text with a number fails, as does comparing anything with ``nan``.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 
-from simpleeval import EvalWithCompoundTypes
+from simpleeval import DEFAULT_OPERATORS, EvalWithCompoundTypes
 
 from guardrails_mw.document import nearest
 from guardrails_mw.event import Event
@@ -27,8 +30,53 @@ _ALLOWED = (
 _MAX_LENGTH = 1000
 
 
+def _kind(value: object) -> str:
+    """What a tool's own conversion keeps apart: "1" may become 1 and "yes" may become True, after the rule looked."""
+    if isinstance(value, bool | int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "list" if isinstance(value, list | tuple) else "mapping" if isinstance(value, Mapping) else "other"
+
+
+def _comparable(left: object, right: object) -> None:
+    """Raise `TypeError` where a comparison says nothing about what the tool will get: other kinds, not a number."""
+    if left is None or right is None:
+        return
+    if _kind(left) != _kind(right) or any(value != value for value in (left, right)):  # noqa: PLR0124 - only nan is so
+        raise TypeError("not comparable")
+
+
+def _checked(compare: Callable[..., bool]) -> Callable[[object, object], bool]:
+    def checked(left: object, right: object) -> bool:
+        _comparable(left, right)
+        return compare(left, right)
+
+    return checked
+
+
+def _contains(item: object, container: object) -> bool:
+    if isinstance(container, list | tuple):
+        for each in container:
+            _comparable(item, each)
+    return operator.contains(container, item)  # type: ignore[arg-type]
+
+
+_OPERATORS = {
+    **DEFAULT_OPERATORS,
+    ast.Eq: _checked(operator.eq),
+    ast.NotEq: _checked(operator.ne),
+    ast.Lt: _checked(operator.lt),
+    ast.LtE: _checked(operator.le),
+    ast.Gt: _checked(operator.gt),
+    ast.GtE: _checked(operator.ge),
+    ast.In: _contains,
+    ast.NotIn: lambda item, container: not _contains(item, container),
+}
+
+
 class _Evaluator(EvalWithCompoundTypes):  # type: ignore[misc]
-    """Dots read keys of mappings, never attributes of objects."""
+    """Dots read keys of mappings, never attributes of objects. Values of different kinds do not compare."""
 
     def _eval_attribute(self, node: ast.Attribute) -> object:
         value = self._eval(node.value)
@@ -79,7 +127,7 @@ class Condition:
             "agent": event.where.agent,
             "actor": {"id": event.actor.id, "roles": list(event.actor.roles), "tenant": event.actor.tenant},
         }
-        evaluator = _Evaluator(names=names, functions={})
+        evaluator = _Evaluator(operators=_OPERATORS, names=names, functions={})
         try:
             return bool(evaluator.eval(self.source, previously_parsed=self._node))
         except Exception:  # noqa: BLE001 - whatever goes wrong, the rule stays strict

@@ -247,15 +247,15 @@ def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
 
 
 def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> Iterator[Part]:
+    kind = str(value.get("type"))  # whoever wrote the block may have put anything there
     if block:
-        kind = value.get("type")
         if kind in _OPAQUE_BLOCKS:
-            yield Part("", path, _OPAQUE_BLOCKS[str(kind)])
+            yield Part("", path, _OPAQUE_BLOCKS[kind])
         elif kind not in _READABLE_BLOCKS:
             yield Part("", path, "unknown")
     for key, item in value.items():
         name = str(key)
-        if block and (name in _TECHNICAL or value.get("type") in _OPAQUE_BLOCKS):
+        if block and (name in _TECHNICAL or kind in _OPAQUE_BLOCKS):
             continue
         if not block:
             yield Part(_encodable(name), (*path, name), "key")
