@@ -14,7 +14,7 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import Here, Runs, pause, pause_again, raise_block
+from guardrails_mw.adapters.host import Here, Runs, pause, pause_again
 from guardrails_mw.adapters.messages import (
     calls_only,
     last_answer,
@@ -54,8 +54,6 @@ class Nodes:
             update, refused = await self._said(_messages(state, key), here)
             if refused is None:
                 return Command(goto=then, update={key: update} if update else None)
-            if self.enforcer.manners.raises(Stage.INPUT):
-                raise_block(self.enforcer, refused)
             return Command(goto=blocked, update={key: [*update, refusal_message(self.enforcer, refused)]})
 
         return _node(flow, "input_gate")
@@ -72,8 +70,6 @@ class Nodes:
             event = output_event(message.content, here, name_of(message))
             decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
             if decision.blocked:
-                if self.enforcer.manners.raises(Stage.OUTPUT):
-                    raise_block(self.enforcer, decision)
                 refusal = refusal_message(self.enforcer, decision)
                 return {key: [refusal.model_copy(update={"id": message.id})]}
             return {key: [with_content(message, decision.content.value)]} if decision.edited else {}

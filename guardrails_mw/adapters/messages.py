@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.host import Here, digest
+from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.verdict import Decision, Outcome, Usage
@@ -96,7 +96,9 @@ def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
 
 
 def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
-    """What the user sees instead of a blocked content."""
+    """What the user sees instead of a blocked content. Raises where the policy says so."""
+    if enforcer.manners.raises(decision.stage):
+        raise_block(enforcer, decision)
     return AIMessage(enforcer.refusal(decision), response_metadata={"guardrails": enforcer.mark(decision)})
 
 

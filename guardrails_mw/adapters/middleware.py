@@ -52,14 +52,14 @@ class GuardrailsMiddleware(AgentMiddleware):
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
     ) -> ModelCallResult:
         """Call the guarded model."""
-        return self._with_state(request, handler(self._guarded(request)), drive(self._replacements(request)))
+        return self._with_state(handler(self._guarded(request)), drive(self._replacements(request)))
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelCallResult:
         """Call the guarded model."""
         response = await handler(self._guarded(request))
-        return self._with_state(request, response, await drive_async(self._replacements(request)))
+        return self._with_state(response, await drive_async(self._replacements(request)))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
@@ -111,9 +111,8 @@ class GuardrailsMiddleware(AgentMiddleware):
         return replacements
 
     @staticmethod
-    def _with_state(
-        _request: ModelRequest, response: ModelResponse, replacements: list[BaseMessage]
-    ) -> ModelCallResult:
+    def _with_state(response: ModelResponse, replacements: list[BaseMessage]) -> ModelCallResult:
+        """The response, and with it what changes in the agent's state."""
         if not replacements:
             return response
         return ExtendedModelResponse(response, Command(update={"messages": replacements}))

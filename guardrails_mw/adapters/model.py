@@ -8,7 +8,6 @@ until it is complete, decided, and then released.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,34 +17,24 @@ from uuid import uuid4
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
-from guardrails_mw.adapters.host import HERE, Here, Runs, digest, pause, raise_block
-from guardrails_mw.adapters.messages import (
-    message_events,
-    refusal_message,
-    tokens,
-    tool_call,
-    with_content,
-)
+from guardrails_mw.adapters.exchange import Call, Exchange
+from guardrails_mw.adapters.host import HERE, Here, Runs
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
-from guardrails_mw.seam import MODEL, Power, Seam
-from guardrails_mw.verdict import Decision, Outcome, Usage
+from guardrails_mw.seam import MODEL, Seam
 from guardrails_mw.wait import Either, drive, drive_async
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
 __all__ = ["GuardedChatModel", "guard_model"]
-
-_MAX_REASKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +157,22 @@ class GuardedChatModel(BaseChatModel):
         config["run_id"] = run_id
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = self.runs.here(str(parent), config=config)
-        return _Entry(await self._cleaned(self._convert_input(input).to_messages(), here), config, here)
+        messages = await self._exchange(here).cleaned(self._convert_input(input).to_messages())
+        return _Entry(messages, config, here)
+
+    def _exchange(self, here: Here) -> Exchange:
+        return Exchange(self.enforcer, self.seam, here, self.inner, self.answers)
+
+    async def _calling(
+        self,
+        messages: Sequence[BaseMessage],
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        call: Call,
+    ) -> ChatResult:
+        """The call, where the run stands that LangChain has begun for it."""
+        run_id = str(run_manager.run_id) if run_manager else uuid4().hex
+        parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
+        return await self._exchange(HERE.get() or self.runs.here(parent)).run(messages, run_id, call)
 
     def _generate(
         self,
@@ -206,14 +210,14 @@ class GuardedChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         yield _as_chunk(await drive_async(self._calling(messages, run_manager, self._streamed(stop, kwargs))))
 
-    def _whole(self, stop: list[str] | None, kwargs: dict[str, object]) -> _Call:
+    def _whole(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
         inner = self.inner
         return lambda messages: Either(
             lambda: inner._generate(messages, stop, None, **kwargs),
             lambda: inner._agenerate(messages, stop, None, **kwargs),
         )
 
-    def _streamed(self, stop: list[str] | None, kwargs: dict[str, object]) -> _Call:
+    def _streamed(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
         inner = self.inner
         if type(inner)._stream is BaseChatModel._stream and type(inner)._astream is BaseChatModel._astream:
             return self._whole(stop, kwargs)
@@ -223,155 +227,6 @@ class GuardedChatModel(BaseChatModel):
             lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
             lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
-
-    async def _cleaned(self, messages: Sequence[BaseMessage], here: Here) -> list[BaseMessage]:
-        """The messages edited, with placeholders for blocked ones."""
-        cleaned = list(messages)
-        seam = self.seam if here.pausable else self.seam.without(Power.ASK)
-        for index, event in message_events(messages, here):
-            decision = await self.enforcer.deciding(event, seam)
-            if decision.blocked or decision.edited:
-                cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)
-        return cleaned
-
-    async def _calling(
-        self,
-        messages: Sequence[BaseMessage],
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        call: _Call,
-    ) -> ChatResult:
-        """One model call with everything that has to happen around it."""
-        parent = str(run_manager.parent_run_id or run_manager.run_id) if run_manager else ""
-        here = HERE.get() or self.runs.here(parent)
-        attempt = str(run_manager.run_id) if run_manager else digest([m.id for m in messages])
-        checked, refused = await self._checked(messages, here)
-        if refused is not None:
-            return self._refused(refused)
-        for number in range(_MAX_REASKS + 1):
-            result, decision = await self._attempt(checked, here, f"{attempt}#{number}", call)
-            if decision is None:
-                return result
-            if number >= min(self.enforcer.engine.reasks(decision), _MAX_REASKS):
-                return self._refused(decision)
-            checked += [AIMessage(result.generations[0].message.content), HumanMessage(decision.verdict.note)]
-        raise AssertionError("the last round returns")
-
-    async def _checked(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
-        """The messages as the model may see them, and the block on what was said last, if there is one.
-
-        What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
-        """
-        seam = self.seam if here.pausable else self.seam.without(Power.ASK)
-        answered = max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
-        checked = list(messages)
-        for index, event in message_events(messages, here):
-            decision = await self.enforcer.deciding(event, seam)
-            if index > answered and event.stage is Stage.INPUT:
-                decision = await self.enforcer.answering(decision, seam, pause)
-                if decision.blocked:
-                    return checked, decision
-            if decision.blocked and self.enforcer.manners.raises(event.stage) and index > answered:
-                return checked, decision
-            if decision.blocked or decision.edited:
-                checked[index] = with_content(messages[index], self.enforcer.passed(decision).value)
-        return checked, None
-
-    async def _attempt(
-        self, messages: list[BaseMessage], here: Here, attempt: str, call: _Call
-    ) -> tuple[ChatResult, Decision | None]:
-        """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
-        event = self._model_event(messages, here, attempt)
-        asked = event.call.input_tokens if isinstance(event.call, ModelCall) else 0
-        permit = await self.enforcer.engine.deciding(event, self.seam)
-        if permit.blocked:
-            return ChatResult(generations=[]), permit
-        began = time.perf_counter()
-        try:
-            result = await call(messages)
-        except BaseException:
-            self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
-            raise
-        self.enforcer.engine.settle(permit, self._outcome(result, asked, time.perf_counter() - began))
-        generations: list[ChatGeneration] = []
-        for index, generation in enumerate(result.generations):
-            message, blocked = await self._answer(generation.message, here, f"{attempt}.{index}")
-            if blocked is not None:
-                return result, blocked
-            generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
-        return result.model_copy(update={"generations": generations}), None
-
-    async def _answer(self, message: BaseMessage, here: Here, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide the answer's content and, where no tool seam will, its tool calls."""
-        if isinstance(message, AIMessage) and message.tool_calls and not message.content:
-            return await self._proposed(message, here, key)  # no answer yet: an empty text would fit no schema
-        event = Event(
-            Stage.OUTPUT,
-            Content(message.content, blocks=True),
-            Origin.MODEL,
-            here.actor,
-            here.where,
-            key=here.key("output", key),
-        )
-        decision = await self.enforcer.deciding(event, self.seam)
-        if decision.blocked:
-            return message, decision
-        if decision.edited:
-            message = with_content(message, decision.content.value)
-        if isinstance(message, AIMessage) and (message.tool_calls or message.invalid_tool_calls):
-            return await self._proposed(message, here, key)
-        return message, None
-
-    async def _proposed(self, message: AIMessage, here: Here, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide what the model wants to call, as far as this seam has to."""
-        calls = []
-        for index, host_call in enumerate(message.tool_calls):
-            answer = host_call["name"] in self.answers
-            if self.enforcer.tool_seam and not answer:
-                calls.append(host_call)
-                continue
-            event = Event(
-                Stage.OUTPUT if answer else Stage.TOOL_CALL,
-                Content(host_call["args"]),
-                Origin.MODEL,
-                here.actor,
-                here.where,
-                None if answer else tool_call(host_call),
-                here.key("call", key, host_call.get("id") or str(index)),
-            )
-            decision = await self.enforcer.deciding(event, self.seam)
-            if decision.blocked:
-                return message, decision
-            self.enforcer.engine.settle(decision, Outcome("done"))
-            calls.append({**host_call, "args": cast("dict[str, object]", decision.content.value)})
-        return message.model_copy(update={"tool_calls": calls}), None
-
-    def _model_event(self, messages: Sequence[BaseMessage], here: Here, attempt: str) -> Event:
-        params = self.inner._get_ls_params()
-        call = ModelCall(
-            name=str(params.get("ls_model_name") or self.inner._llm_type),
-            input_tokens=tokens([message.text for message in messages]),
-            max_tokens=int(params.get("ls_max_tokens") or 0),
-        )
-        return Event(Stage.MODEL, Content(None), Origin.MODEL, here.actor, here.where, call, here.key("model", attempt))
-
-    @staticmethod
-    def _outcome(result: ChatResult, asked: int, seconds: float) -> Outcome:
-        message = result.generations[0].message if result.generations else None
-        usage = message.usage_metadata if isinstance(message, AIMessage) else None
-        name = str(message.response_metadata.get("model_name") or "") if message else ""
-        if usage is not None:
-            used = Usage(usage["input_tokens"], usage["output_tokens"])
-        else:
-            used = Usage(asked, tokens([message.text]) if message else 0)
-        return Outcome("done", seconds, used, name)
-
-    def _refused(self, decision: Decision) -> ChatResult:
-        if self.enforcer.manners.raises(decision.stage):
-            raise_block(self.enforcer, decision)
-        return ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, decision))])
-
-
-_Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 
 
 def guard_model(

@@ -1,0 +1,171 @@
+"""One exchange with a model: what goes in, leave to call it, what it cost, what came out.
+
+The guarded model runs it for every call, whichever way LangChain makes that call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import ToolCall as HostToolCall
+from langchain_core.outputs import ChatGeneration, ChatResult
+
+from guardrails_mw.adapters.host import Here, pause
+from guardrails_mw.adapters.messages import (
+    calls_only,
+    last_answer,
+    message_events,
+    model_event,
+    outcome,
+    output_event,
+    refusal_message,
+    tokens,
+    tool_call,
+    with_content,
+)
+from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
+from guardrails_mw.seam import Seam
+from guardrails_mw.verdict import Decision, Outcome
+from guardrails_mw.wait import Either
+
+__all__ = ["Call", "Exchange"]
+
+Call = Callable[[list[BaseMessage]], Either[ChatResult]]
+"""Calls the model with messages, in either world."""
+
+_MAX_REASKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """Everything that has to happen around a call of one model.
+
+    Attributes:
+        here: where the call is made.
+        inner: the model, for its name and limits; it is called by what `run` is given.
+        answers: names of tools whose arguments are the agent's answer, not calls.
+    """
+
+    enforcer: Enforcer
+    seam: Seam
+    here: Here
+    inner: BaseChatModel
+    answers: frozenset[str]
+
+    async def cleaned(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
+        """The messages edited, with placeholders for blocked ones. Asks nobody and refuses nothing."""
+        cleaned = list(messages)
+        for index, event in message_events(messages, self.here):
+            decision = await self.enforcer.deciding(event, self.here.within(self.seam))
+            self._clean(cleaned, index, decision)
+        return cleaned
+
+    async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
+        """The model's answer, or a refusal. `name` tells this call from all others of the run."""
+        checked, refused = await self._checked(messages)
+        if refused is not None:
+            return self._refused(refused)
+        for number in range(_MAX_REASKS + 1):
+            result, block = await self._attempt(checked, f"{name}#{number}", call)
+            if block is None:
+                return result
+            if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), _MAX_REASKS):
+                return self._refused(block)
+            checked += [AIMessage(result.generations[0].message.content), HumanMessage(block.verdict.note)]
+        raise AssertionError("the last round returns")
+
+    async def _checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
+        """The messages as the model may see them, and the block on what was said last, if there is one.
+
+        What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
+        """
+        seam, answered = self.here.within(self.seam), last_answer(messages)
+        checked = list(messages)
+        for index, event in message_events(messages, self.here):
+            decision = await self.enforcer.deciding(event, seam)
+            if index > answered and event.stage is Stage.INPUT:
+                decision = await self.enforcer.answering(decision, seam, pause)
+                if decision.blocked:
+                    return checked, decision
+            if decision.blocked and self.enforcer.manners.raises(event.stage) and index > answered:
+                return checked, decision
+            self._clean(checked, index, decision)
+        return checked, None
+
+    def _clean(self, messages: list[BaseMessage], index: int, decision: Decision) -> None:
+        if decision.blocked or decision.edited:
+            messages[index] = with_content(messages[index], self.enforcer.passed(decision).value)
+
+    async def _attempt(
+        self, messages: list[BaseMessage], attempt: str, call: Call
+    ) -> tuple[ChatResult, Decision | None]:
+        """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
+        asked = self._model_call(messages)
+        permit = await self.enforcer.engine.deciding(model_event(asked, self.here, attempt), self.seam)
+        if permit.blocked:
+            return ChatResult(generations=[]), permit
+        began = time.perf_counter()
+        try:
+            result = await call(messages)
+        except BaseException:
+            self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
+            raise
+        answer = result.generations[0].message if result.generations else None
+        self.enforcer.engine.settle(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
+        generations: list[ChatGeneration] = []
+        for index, generation in enumerate(result.generations):
+            message, block = await self._answer(generation.message, f"{attempt}.{index}")
+            if block is not None:
+                return result, block
+            generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
+        return result.model_copy(update={"generations": generations}), None
+
+    def _model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
+        params = self.inner._get_ls_params()
+        return ModelCall(
+            name=str(params.get("ls_model_name") or self.inner._llm_type),
+            input_tokens=tokens([message.text for message in messages]),
+            max_tokens=int(params.get("ls_max_tokens") or 0),
+        )
+
+    async def _answer(self, message: BaseMessage, key: str) -> tuple[BaseMessage, Decision | None]:
+        """Decide the answer's content and, where no tool seam will, its tool calls."""
+        if not calls_only(message):
+            decision = await self.enforcer.deciding(output_event(message.content, self.here, key), self.seam)
+            if decision.blocked:
+                return message, decision
+            if decision.edited:
+                message = with_content(message, decision.content.value)
+        if isinstance(message, AIMessage) and message.tool_calls:
+            return await self._proposed(message, key)
+        return message, None
+
+    async def _proposed(self, message: AIMessage, key: str) -> tuple[BaseMessage, Decision | None]:
+        """Decide what the model wants to call, as far as this seam has to."""
+        calls = []
+        for index, call in enumerate(message.tool_calls):
+            if self.enforcer.tool_seam and call["name"] not in self.answers:
+                calls.append(call)
+                continue
+            decision = await self.enforcer.deciding(self._call_event(call, key, index), self.seam)
+            if decision.blocked:
+                return message, decision
+            self.enforcer.engine.settle(decision, Outcome("done"))
+            calls.append({**call, "args": cast("dict[str, object]", decision.content.value)})
+        return message.model_copy(update={"tool_calls": calls}), None
+
+    def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
+        """A proposed call; one that carries the agent's answer is output."""
+        content, name = Content(call["args"]), ("call", key, call.get("id") or str(index))
+        if call["name"] in self.answers:
+            return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
+        return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
+
+    def _refused(self, block: Decision) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))])
