@@ -117,7 +117,7 @@ class PythonGate(Gate):
 
 def _is_async(target: object) -> bool:
     """Whether calling gives something to await; also for an object with an `async` call."""
-    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(type(target), "__call__", None))
+    return inspect.iscoroutinefunction(target) or inspect.iscoroutinefunction(getattr(type(target), "__call__", None))  # noqa: B004 - its type's call, not whether it has one
 
 
 def _fits(call: str, target: Callable[..., object], kwargs: Mapping[str, JsonValue]) -> None:

@@ -59,11 +59,11 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
 # One statement, which is its own write transaction. Scalar subqueries, since INSERT ... SELECT from the same
 # table copies to a temporary one; a key that is there already is refused by the trigger.
 _SEQ = "coalesce((SELECT seq FROM log WHERE run = ?1 ORDER BY seq DESC LIMIT 1), 0) + 1"
-_PREV = f"coalesce((SELECT hash FROM log WHERE run = ?1 ORDER BY seq DESC LIMIT 1), '{GENESIS}')"
+_PREV = f"coalesce((SELECT hash FROM log WHERE run = ?1 ORDER BY seq DESC LIMIT 1), '{GENESIS}')"  # noqa: S608
 _APPEND = f"""
 INSERT INTO log (run, seq, key, at, kind, body, prev, hash)
 VALUES (?1, {_SEQ}, ?2, ?3, ?4, ?5, {_PREV}, link({_PREV}, ?1, {_SEQ}, ?2, ?3, ?4, ?5)) RETURNING seq, prev, hash
-"""
+"""  # noqa: S608 - constants of ours
 _ENTRY = "SELECT run, seq, key, at, kind, body, prev, hash FROM log WHERE run = ?1 "
 # From run to run by the primary key: cost grows with the number of runs, not of entries
 _RUNS = """
@@ -94,7 +94,7 @@ _orphans: list[sqlite3.Connection | None] = []
 
 def _after_fork() -> None:
     for store in list(_stores):
-        store._forget()
+        store._forget()  # noqa: SLF001 - the class below
 
 
 if hasattr(os, "register_at_fork"):

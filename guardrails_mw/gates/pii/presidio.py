@@ -173,7 +173,7 @@ class _Namespace:
             module = self._modules[name] = ModuleType(name)
             module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
             source = compile(self._path(short).read_bytes(), str(self._path(short)), "exec")
-            exec(source, module.__dict__)
+            exec(source, module.__dict__)  # noqa: S102 - installed files, as an import would
         return self._modules[name]
 
     def _prepare(self) -> None:
