@@ -112,7 +112,7 @@ def test_invalid_json_in_a_tool_call(seam: str, mode: str, tmp_path: Path) -> No
             agent = create_agent(model, tools.all(), middleware=[guard.middleware()])
             run(mode, agent, [{"messages": [("user", "go")]}], [{}])
         assert tools.done == []
-        assert {(row["stage"], row["verdict"]) for row in decisions(guard)} >= {("input", "allow"), ("model", "allow")}
+        assert ("input", "allow") in {(row["stage"], row["verdict"]) for row in decisions(guard)}
 
 
 @pytest.mark.parametrize("mode", MODES)

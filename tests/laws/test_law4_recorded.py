@@ -49,7 +49,7 @@ def test_the_model_finds_its_own_permit_on_record(tmp_path: Path) -> None:
             return "hi"
 
         guard.model(ScriptedModel(script=script)).invoke("hello")
-        assert found == ["input", "model"]
+        assert found[-1:] == ["model"]
 
 
 def test_what_cannot_be_recorded_does_not_happen(tmp_path: Path) -> None:
