@@ -26,6 +26,10 @@ bench: $(READY)
 ## make check    what continuous integration runs besides the tests: lint, types, floors
 check: lint types floors
 
+## make docs     the generated parts of the documentation, anew
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -150,7 +150,9 @@ class Price(_Section):
     """What a model costs, in US dollars per million tokens."""
 
     input: Decimal = Field(ge=0)
+    """Of a million tokens that go in."""
     output: Decimal = Field(ge=0)
+    """Of a million tokens that come out."""
 
 
 class LoopsPolicy(_Section):
