@@ -1,4 +1,4 @@
-"""Writes the tables of ``policy.md`` and ``seams.md`` from the objects that decide.
+"""Writes the tables of ``policy.md`` and ``seams.md``, and the schema for editors, from the objects that decide.
 
 python docs/generate.py            write the pages anew
 python docs/generate.py --check    exit with 1 if that would change it
@@ -6,6 +6,7 @@ python docs/generate.py --check    exit with 1 if that would change it
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from pydantic.fields import FieldInfo
 from guardrails_mw import policy
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import ALL_STAGES, GateConfig, GateTypes
+from guardrails_mw.policy_schema import policy_schema
 from guardrails_mw.seam import SEAMS, Power
 
 FOLDER = Path(__file__).parent
@@ -164,10 +166,18 @@ def powers() -> str:
 
 
 PAGES: Mapping[str, Callable[[], str]] = {"policy.md": keys, "seams.md": powers}
+NAMES = (*PAGES, "policy.schema.json")
+
+
+def schema() -> str:
+    """The JSON Schema of a policy, as ``guardrails-mw schema`` prints it."""
+    return json.dumps(policy_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def page(name: str) -> str:
     """A page with its generated part made anew."""
+    if name not in PAGES:
+        return schema()
     before, _, rest = (FOLDER / name).read_text(encoding="utf-8").partition(START)
     after = rest.partition(END)[2]
     return f"{before}{START}\n\n{PAGES[name]()}\n{END}{after}"
@@ -175,7 +185,7 @@ def page(name: str) -> str:
 
 def stale() -> list[str]:
     """The pages that are not what would be written now."""
-    return [name for name in PAGES if page(name) != (FOLDER / name).read_text(encoding="utf-8")]
+    return [name for name in NAMES if page(name) != (FOLDER / name).read_text(encoding="utf-8")]
 
 
 def main() -> int:
@@ -183,7 +193,7 @@ def main() -> int:
     if "--check" in sys.argv[1:]:
         print("\n".join(stale()))
         return int(bool(stale()))
-    for name in PAGES:
+    for name in NAMES:
         (FOLDER / name).write_text(page(name), encoding="utf-8")
     return 0
 
