@@ -60,15 +60,20 @@ class FutureWait(Wait[T]):
 
     async def there(self) -> T:
         """Wait in the running loop."""
+        waiting = asyncio.wrap_future(self._future)
         try:
-            done, _ = await asyncio.wait([asyncio.wrap_future(self._future)], timeout=self._timeout)
+            done, _ = await asyncio.wait([waiting], timeout=self._timeout)
         except asyncio.CancelledError:
-            self._workers.abandon(self._future)
+            self._give_up(waiting)
             raise
         if not done:
-            self._workers.abandon(self._future)
+            self._give_up(waiting)
             raise GateError("deadline")
-        return done.pop().result()
+        return waiting.result()
+
+    def _give_up(self, waiting: asyncio.Future[T]) -> None:
+        self._workers.abandon(self._future)
+        waiting.cancel()  # else asyncio logs, with its text, what the job raises later
 
 
 class AwaitableWait(Wait[T]):
@@ -91,6 +96,7 @@ class AwaitableWait(Wait[T]):
     async def there(self) -> T:
         """Await it; cancelled when its time is over."""
         task = asyncio.ensure_future(self._awaitable)
+        task.add_done_callback(_seen)
         try:
             done, _ = await asyncio.wait([task], timeout=self._timeout)
         except asyncio.CancelledError:
@@ -100,6 +106,12 @@ class AwaitableWait(Wait[T]):
             task.cancel()
             raise GateError("deadline")
         return task.result()
+
+
+def _seen(task: asyncio.Future[T]) -> None:
+    """Take note of how a task ended: asyncio logs, with its text, an exception that nobody looked at."""
+    if not task.cancelled():
+        task.exception()
 
 
 class Either(Wait[T]):
