@@ -12,6 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol, cast
 
@@ -25,7 +26,7 @@ from guardrails_mw.approvals import (
     call_digest,
 )
 from guardrails_mw.engine import Engine
-from guardrails_mw.errors import StoreError
+from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
@@ -204,6 +205,7 @@ class Enforcer:
             event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
+            self.engine.settle(decision, Outcome("released"))  # gates behind the one that blocked were not asked again
             return fresh
         if set(fresh.asks) - set(approval.reasons):
             return await self.blocked(fresh, "approval", "approval.new_reason")
@@ -220,9 +222,13 @@ class Enforcer:
         return decision if won else await self.blocked(decision, "approval", "approval.spent")
 
     def unclaim(self, decision: Decision) -> None:
-        """Give a claim back: what was approved has paused itself before it had an effect, and will run again."""
+        """Give a claim back: what was approved has paused itself before it had an effect, and will run again.
+
+        Where the store cannot, the answer stays spent: the pause goes on, and what follows is blocked.
+        """
         if decision.approval:
-            self.approvals.unclaim(decision.approval)
+            with suppress(StoreError, UnknownApproval):
+                self.approvals.unclaim(decision.approval)
 
     async def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
         """The same decision, turned into a block and recorded as one; what its gates hold is released."""
