@@ -12,16 +12,16 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
 
-from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, pause, raise_block
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause, raise_block
 from guardrails_mw.adapters.messages import (
     call_event,
     calls_only,
@@ -55,6 +55,9 @@ class _Open:
     here: Here | None = None
     guarded: bool = False
     streaming: bool = False
+    calling: Calling | None = None
+    turn: int = 0
+    """How many calls of this run had the same id before: models number calls anew, and some number none."""
     began: float = field(default_factory=time.perf_counter)
 
     @property
@@ -81,6 +84,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         self._enforcer, self._runs, self._actor, self._seam = enforcer, runs, actor, seam
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
         self._tripped: OrderedDict[UUID, Decision] = OrderedDict()
+        self._turns: OrderedDict[tuple[UUID, str], int] = OrderedDict()
         self._lock = threading.Lock()
 
     # every run is noted, so that the top-level run of each is known
@@ -192,16 +196,21 @@ class GuardrailsHandler(BaseCallbackHandler):
     ) -> None:
         """Decide a tool call and have people asked, before the tool runs."""
         entry = self._note(run_id, parent_run_id)
-        name = str(kwargs.get("name") or (serialized or {}).get("name") or "")
+        name = str((serialized or {}).get("name") or kwargs.get("name") or "")  # the latter names the run
         call_id = str(kwargs.get("tool_call_id") or "")
-        if call_id and CALLING.get() == (id(self._enforcer), call_id):
-            entry.guarded = True
+        calling = CALLING.get()
+        if call_id and calling is not None and calling.covers(id(self._enforcer), call_id, str(run_id)):
+            entry.guarded, entry.calling = True, calling
             return
         with _FailClosed():
             here = self._here(entry)
             args: Mapping[str, Json] = inputs if inputs is not None else {"input": input_str}  # type: ignore[assignment]
             entry.call = ToolCall(name, args, call_id or ("" if here.where.task else str(run_id)))
-            decision = self._decide(call_event(entry.call, here), here, entry)
+            event = call_event(entry.call, here)
+            entry.turn = self._turn(entry.root, event.key)
+            if entry.turn:
+                event = replace(event, key=f"{event.key}#{entry.turn}")
+            decision = self._decide(event, here, entry)
             if decision is None:
                 return
             decision = drive(self._enforcer.begin(decision))
@@ -221,6 +230,8 @@ class GuardrailsHandler(BaseCallbackHandler):
             message = (
                 output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
             )
+            if entry.turn and message.id is None:
+                message = message.model_copy(update={"id": f"gm-{digest([str(run_id), message.content])}"})
             message = named(message, here)
             if isinstance(output, ToolMessage):
                 output.id = message.id  # so that it is known again in the conversation
@@ -231,7 +242,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         entry = self._close(run_id)
         if entry is None:
             return
-        if isinstance(error, GraphBubbleUp) and entry.decision is not None:
+        if isinstance(error, GraphInterrupt) and entry.decision is not None:
             self._enforcer.unclaim(entry.decision)
         self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
 
@@ -239,9 +250,12 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: _Open) -> None:
         answered = last_answer(messages)
+        kept = self._enforcer.manners.blocked_messages == "keep"
         for index, event in message_events(messages, here):
             if index > answered or event.stage is Stage.TOOL_RESULT:
                 self._decide(event, here, entry)
+            elif not kept:  # callers may bring a history that was never decided
+                self._decide(event, here, entry, earlier=True)
 
     def _model(
         self, messages: Sequence[BaseMessage], here: Here, entry: _Open, run_id: UUID, metadata: Mapping[str, object]
@@ -254,8 +268,11 @@ class GuardrailsHandler(BaseCallbackHandler):
         )
         entry.decision = self._decide(model_event(call, here, str(run_id)), here, entry)
 
-    def _decide(self, event: Event, here: Here, entry: _Open) -> Decision | None:
-        """Decide one event; None where this handler leaves the stage to somebody else."""
+    def _decide(self, event: Event, here: Here, entry: _Open, earlier: bool = False) -> Decision | None:
+        """Decide one event; None where this handler leaves the stage to somebody else.
+
+        What stands in place of an `earlier` message that was blocked refuses nothing.
+        """
         if event.stage not in self._seam.powers:
             return None
         with self._lock:
@@ -264,6 +281,8 @@ class GuardrailsHandler(BaseCallbackHandler):
             self._raise(tripped)
         seam = here.within(self._seam)
         decision = drive(self._enforcer.deciding(event, seam))
+        if earlier and decision.event.content.value != event.content.value:
+            return decision
         decision = drive(self._enforcer.answering(decision, seam, pause))
         if decision.blocked:
             self._trip(decision, entry)
@@ -296,9 +315,21 @@ class GuardrailsHandler(BaseCallbackHandler):
                 self._open.popitem(last=False)
         return entry
 
+    def _turn(self, root: UUID, key: str) -> int:
+        """How often a top-level run has seen a call's key. A resume is another run and begins at 0 again."""
+        with self._lock:
+            turn = self._turns.pop((root, key), 0)
+            self._turns[root, key] = turn + 1
+            while len(self._turns) > _MAX_OPEN:
+                self._turns.popitem(last=False)
+        return turn
+
     def _close(self, run_id: UUID) -> _Open | None:
         with self._lock:
-            return self._open.pop(run_id, None)
+            entry = self._open.pop(run_id, None)
+        if entry is not None and entry.calling is not None:
+            entry.calling.over(str(run_id))
+        return entry
 
 
 class _FailClosed:

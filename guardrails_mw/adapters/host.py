@@ -34,6 +34,7 @@ __all__ = [
     "HERE",
     "RUN",
     "BlockedInGraph",
+    "Calling",
     "Here",
     "Runs",
     "actor_from",
@@ -50,10 +51,34 @@ HERE: ContextVar[Here | None] = ContextVar("guardrails_mw_here", default=None)
 RUN: ContextVar[str] = ContextVar("guardrails_mw_run", default="")
 """The run of the enclosing seam, for what has no control object."""
 
-CALLING: ContextVar[tuple[int, str]] = ContextVar("guardrails_mw_calling", default=(0, ""))
-"""Which guard's tool seam is running which tool call, so that callbacks do not decide it again."""
+CALLING: ContextVar[Calling | None] = ContextVar("guardrails_mw_calling", default=None)
+"""The tool call that a tool seam is running, so that callbacks do not decide it again."""
 
 _MAX_RUNS = 65_536
+
+
+@dataclass(slots=True)
+class Calling:
+    """A tool call that a guard's tool seam permitted. It stands for one run of the tool at a time.
+
+    What runs inside the tool is another call, also when a sub-agent's model gave it the same id.
+    """
+
+    guard: int
+    call: str
+    run: str = ""
+
+    def covers(self, guard: int, call: str, run: str) -> bool:
+        """Whether this run of a tool is the permitted call; from then on until `over`, no other is."""
+        if (self.guard, self.call) != (guard, call) or self.run not in ("", run):
+            return False
+        self.run = run
+        return True
+
+    def over(self, run: str) -> None:
+        """The run has ended; a retry may follow."""
+        if self.run == run:
+            self.run = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from typing import cast
 
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.messages import ToolMessage
-from langgraph.errors import GraphBubbleUp
+from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import CALLING, Here, pause, raise_block
+from guardrails_mw.adapters.host import CALLING, Calling, Here, pause, raise_block
 from guardrails_mw.adapters.messages import call_event, named, result_event, tool_call
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Json, ToolCall
@@ -58,12 +58,12 @@ async def guarded_call(
     if decision.blocked:
         return rejection(enforcer, decision, request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
-    token = CALLING.set((id(enforcer), call.id))
+    token = CALLING.set(Calling(id(enforcer), call.id))
     began = time.perf_counter()
     try:
         result = await execute(request.override(tool_call={**request.tool_call, "args": args}))
     except BaseException as error:
-        if isinstance(error, GraphBubbleUp):
+        if isinstance(error, GraphInterrupt):  # not a block raised inside: the tool may have had its effect
             enforcer.unclaim(decision)
         enforcer.engine.settle(decision, Outcome("unknown", time.perf_counter() - began))
         raise
