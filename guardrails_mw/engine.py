@@ -324,11 +324,12 @@ class Engine:
     def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
         code = error.code if isinstance(error, StoreError) else "ledger.failed"
         checks = (*decision.checks, Check("ledger", Verdict(self._settings.on_record_failure, code), 0.0, code))
-        verdict = combine(checks)
-        if verdict.action is Action.BLOCK:
-            self._release(decision.event, decision.checks, "released")
+        verdict, held = combine(checks), decision.held
+        if verdict.action is Action.BLOCK and held:
+            self.settle(decision, Outcome("released"))
+            held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
-        return replace(decision, verdict=verdict, action=action, checks=checks)
+        return replace(decision, verdict=verdict, action=action, checks=checks, held=held)
 
 
 class Stream:
