@@ -73,6 +73,7 @@ class Workers:
             if job is None:
                 return
             job.run()
+            del job  # an idle thread keeps no content alive
 
     def close(self) -> None:
         """Let idle threads end. Threads that are busy end with their job."""
