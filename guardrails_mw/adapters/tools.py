@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from langchain_core.messages import ToolCall as HostToolCall
@@ -33,8 +33,11 @@ __all__ = [
     "unreachable",
 ]
 
-ToolResult = ToolMessage | Command[object]
+ToolResult = ToolMessage | Command[object]  # and lists of them, which LangGraph's own types leave out
 """What a tool gives back to a graph."""
+
+_MAX_DEPTH = 3
+"""A list of commands, an update, a list of messages: deeper is the tool's own data."""
 
 
 async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, pausing: Pause = pause) -> Decision:
@@ -70,37 +73,43 @@ async def guarded_call(
     finally:
         CALLING.reset(token)
     enforcer.engine.settle(decision, Outcome("done", time.perf_counter() - began))
-    return await _gated(enforcer, result, replace(call, args=args), request.tool_call, here, seam)
+    run = _Run(enforcer, replace(call, args=args), request.tool_call, here, seam)
+    return cast("ToolResult", await run.gated(result))
 
 
-async def _gated(
-    enforcer: Enforcer, result: ToolResult, call: ToolCall, host_call: HostToolCall, here: Here, seam: Seam
-) -> ToolResult:
-    """What the model may read of a result. The messages inside a command are gated too."""
-    if isinstance(result, ToolMessage):
-        return await _message(enforcer, result, call, host_call, here, seam)
-    update = result.update
-    messages = update.get("messages") if isinstance(update, dict) else None
-    if not isinstance(messages, list):
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A tool call that ran: `call` is what was run, `host_call` what the model asked for."""
+
+    enforcer: Enforcer
+    call: ToolCall
+    host_call: HostToolCall
+    here: Here
+    seam: Seam
+
+    async def gated(self, result: object, depth: int = 0) -> object:
+        """What may be read of a result: every tool message in it is decided, also in lists and commands."""
+        if isinstance(result, ToolMessage):
+            return await self._message(result)
+        if depth > _MAX_DEPTH:
+            return result
+        if isinstance(result, Command):
+            return replace(result, update=await self.gated(result.update, depth + 1))
+        if type(result) is dict:
+            return {key: await self.gated(value, depth + 1) for key, value in result.items()}
+        if type(result) is list:
+            return [await self.gated(item, depth + 1) for item in result]
         return result
-    gated = [
-        await _message(enforcer, message, call, host_call, here, seam) if isinstance(message, ToolMessage) else message
-        for message in messages
-    ]
-    return replace(result, update={**update, "messages": gated}) if isinstance(update, dict) else result
 
-
-async def _message(
-    enforcer: Enforcer, message: ToolMessage, call: ToolCall, host_call: HostToolCall, here: Here, seam: Seam
-) -> ToolMessage:
-    message = named(message, here)
-    decision = await enforcer.deciding(result_event(message, call, here), seam)
-    if decision.blocked:
-        return rejection(enforcer, decision, host_call, here)
-    if not decision.edited:
-        return message
-    # The artifact holds the raw result and would carry along what was just removed.
-    return message.model_copy(update={"content": enforcer.passed(decision).value, "artifact": None})
+    async def _message(self, message: ToolMessage) -> ToolMessage:
+        message = named(message, self.here)
+        decision = await self.enforcer.deciding(result_event(message, self.call, self.here), self.seam)
+        if decision.blocked:
+            return rejection(self.enforcer, decision, self.host_call, self.here)
+        if not decision.edited:
+            return message
+        # The artifact holds the raw result and would carry along what was just removed.
+        return message.model_copy(update={"content": self.enforcer.passed(decision).value, "artifact": None})
 
 
 def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:
