@@ -17,7 +17,18 @@ from guardrails_mw.errors import AlreadyDecided, UnknownApproval
 from guardrails_mw.event import Event
 from guardrails_mw.store import Store
 
-__all__ = ["Approval", "Approvals", "approval_id", "call_digest"]
+__all__ = [
+    "APPROVED",
+    "CLOCK",
+    "EXECUTED",
+    "EXPIRED",
+    "PENDING",
+    "REJECTED",
+    "Approval",
+    "Approvals",
+    "approval_id",
+    "call_digest",
+]
 
 _PREFIX = "approval:"
 _PAUSES = "pauses:"

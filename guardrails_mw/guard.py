@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from guardrails_mw.document import Document
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step, Stream
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Event, Stage
+from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.ledger import Ledger
@@ -90,6 +91,7 @@ class Guard:
         self.engine = Engine(self._plan(), _settings(policy), recorder)
         self.enforcer = Enforcer(self.engine, self.approvals, redactor, _manners(policy))
         self._runs: Runs | None = None
+        self._lock = threading.Lock()
         self.tracing = self._trace(redactor)
         """Where spans go, if the policy has traces."""
 
@@ -115,8 +117,6 @@ class Guard:
 
     def check(self, text: str, stage: Stage | str = Stage.INPUT) -> Decision:
         """Decide one text."""
-        from guardrails_mw.event import Content
-
         return self.decide(Event(Stage(stage), Content(text)))
 
     def open(self, event: Event) -> Stream:
@@ -232,9 +232,10 @@ class Guard:
     def _host(self) -> Runs:
         from guardrails_mw.adapters.host import Runs
 
-        if self._runs is None:
-            self._runs = Runs(self.store)
-        return self._runs
+        with self._lock:  # two of them would give one invocation two run ids
+            if self._runs is None:
+                self._runs = Runs(self.store)
+            return self._runs
 
     def _nodes(self) -> Nodes:
         from guardrails_mw.adapters.graph import Nodes

@@ -107,8 +107,8 @@ class Here:
 class Runs:
     """Which run an invocation belongs to."""
 
-    def __init__(self, store: Store, prefix: str = "") -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(self, store: Store) -> None:
+        self._store = store
         self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -148,7 +148,7 @@ class Runs:
         """A new run, or the one that a resumed thread was in."""
         if not thread:
             return f"run-{secrets.token_hex(6)}"
-        name = f"{self._prefix}run:{thread}"
+        name = f"run:{thread}"
         current = self._store.get(name)
         if resuming and current:
             return current
