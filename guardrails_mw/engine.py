@@ -12,7 +12,7 @@ import inspect
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -105,10 +105,7 @@ class Engine:
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
-        for step in self._plan.get(decision.stage, ()):
-            if step.gate.name in decision.held and isinstance(step.gate, HoldingGate):
-                with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
-                    step.gate.settle(decision.event, outcome)
+        self._settle(decision.event, decision.held, outcome)
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
@@ -159,7 +156,7 @@ class Engine:
             decision = self._conclude(event, checks, began, seam)
             return await self.recording(decision)
         except _PASS_THROUGH:
-            self._release(event, checks, "unknown")
+            self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
 
     async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE) -> Decision:
@@ -261,7 +258,7 @@ class Engine:
         held: tuple[str, ...] = ()
         if event.stage in (Stage.MODEL, Stage.TOOL_CALL):
             if verdict.action is Action.BLOCK:
-                self._release(event, checks, "released")
+                self._settle(event, [check.gate for check in checks], Outcome("released"))
             else:
                 held = self._holding(event.stage, checks)
         return Decision(
@@ -295,13 +292,11 @@ class Engine:
             return ()
         return tuple(c.gate for c in checks if c.gate in holding and c.verdict.action is not Action.BLOCK)
 
-    def _release(self, event: Event, checks: Sequence[Check], status: str) -> None:
-        """Settle what gates reserved for an event that will not happen, or may have."""
-        asked = {check.gate for check in checks}
+    def _settle(self, event: Event, names: Collection[str], outcome: Outcome) -> None:
         for step in self._plan.get(event.stage, ()):
-            if step.gate.name in asked and isinstance(step.gate, HoldingGate):
+            if step.gate.name in names and isinstance(step.gate, HoldingGate):
                 with contextlib.suppress(Exception):  # the hold stays and is charged in full, the strict side
-                    step.gate.settle(event, Outcome(status))
+                    step.gate.settle(event, outcome)
 
     async def recording(self, decision: Decision) -> Decision:
         """Keep a decision before it takes effect, and tell the observers."""
