@@ -89,8 +89,8 @@ class Enforcer:
         self._redactor = redactor
         self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
-        self.tool_seam = False
-        """Whether a seam of this guard decides tool calls where they run."""
+        self.tool_seam: set[str] = set()
+        """Names of the tools that tool nodes of this guard run, where their calls are decided."""
 
     async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
         """Decide an event, once per message and content, as part of a larger flow.

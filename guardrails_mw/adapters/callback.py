@@ -24,7 +24,6 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause, raise_block
 from guardrails_mw.adapters.messages import (
     call_event,
-    calls_only,
     last_answer,
     message_events,
     model_event,
@@ -32,7 +31,8 @@ from guardrails_mw.adapters.messages import (
     outcome,
     output_event,
     result_event,
-    tokens,
+    silent,
+    size,
 )
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -175,8 +175,8 @@ class GuardrailsHandler(BaseCallbackHandler):
             self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             for index, answer in enumerate(answers):
-                if not calls_only(answer):
-                    self._decide(output_event(answer.content, here, f"{run_id}.{index}"), here, entry)
+                if not silent(answer):
+                    self._decide(output_event(answer, here, f"{run_id}.{index}"), here, entry)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
@@ -263,7 +263,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         limit = metadata.get("ls_max_tokens")
         call = ModelCall(
             str(metadata.get("ls_model_name") or metadata.get("ls_provider") or ""),
-            tokens([message.text for message in messages]),
+            size(*messages),
             limit if isinstance(limit, int) else 0,
         )
         entry.decision = self._decide(model_event(call, here, str(run_id)), here, entry)

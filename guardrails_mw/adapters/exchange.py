@@ -17,20 +17,21 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
-    calls_only,
     last_answer,
     message_events,
     model_event,
     outcome,
     output_event,
     refusal_message,
-    tokens,
+    silent,
+    size,
     tool_call,
+    with_answer,
     with_content,
 )
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
-from guardrails_mw.seam import Seam
+from guardrails_mw.seam import MIDDLEWARE, Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import Either
 
@@ -130,18 +131,18 @@ class Exchange:
         params = self.inner._get_ls_params()
         return ModelCall(
             name=str(params.get("ls_model_name") or self.inner._llm_type),
-            input_tokens=tokens([message.text for message in messages]),
+            input_tokens=size(*messages),
             max_tokens=int(params.get("ls_max_tokens") or 0),
         )
 
     async def _answer(self, message: BaseMessage, key: str) -> tuple[BaseMessage, Decision | None]:
         """Decide the answer's content and, where no tool seam will, its tool calls."""
-        if not calls_only(message):
-            decision = await self.enforcer.deciding(output_event(message.content, self.here, key), self.seam)
+        if not silent(message):
+            decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam)
             if decision.blocked:
                 return message, decision
             if decision.edited:
-                message = with_content(message, decision.content.value)
+                message = with_answer(message, decision.content.value)
         if isinstance(message, AIMessage) and message.tool_calls:
             return await self._proposed(message, key)
         return message, None
@@ -150,7 +151,8 @@ class Exchange:
         """Decide what the model wants to call, as far as this seam has to."""
         calls = []
         for index, call in enumerate(message.tool_calls):
-            if self.enforcer.tool_seam and call["name"] not in self.answers:
+            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.tool_seam
+            if elsewhere and call["name"] not in self.answers:
                 calls.append(call)
                 continue
             decision = await self.enforcer.deciding(self._call_event(call, key, index), self.seam)
@@ -158,7 +160,10 @@ class Exchange:
                 return message, decision
             self.enforcer.engine.settle(decision, Outcome("done"))
             calls.append({**call, "args": cast("dict[str, object]", decision.content.value)})
-        return message.model_copy(update={"tool_calls": calls}), None
+        if calls == message.tool_calls:
+            return message, None
+        beside = {k: v for k, v in message.additional_kwargs.items() if k not in ("tool_calls", "function_call")}
+        return message.model_copy(update={"tool_calls": calls, "additional_kwargs": beside}), None
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import RunnableConfig
 from langchain_core.tools import BaseTool
@@ -16,16 +17,18 @@ from langgraph.types import Command
 
 from guardrails_mw.adapters.host import Here, Runs, pause, pause_again
 from guardrails_mw.adapters.messages import (
-    calls_only,
+    call_event,
     last_answer,
     message_events,
     name_of,
     output_event,
     refusal_message,
+    silent,
     tool_call,
+    with_answer,
     with_content,
 )
-from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, unreachable
+from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, rejection, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.seam import NODES
@@ -65,14 +68,14 @@ class Nodes:
             here = self.runs.here()
             seam = here.within(NODES)
             message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
-            if message is None or calls_only(message):
+            if message is None or silent(message):
                 return {}
-            event = output_event(message.content, here, name_of(message))
+            event = output_event(message, here, name_of(message))
             decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
             if decision.blocked:
                 refusal = refusal_message(self.enforcer, decision)
                 return {key: [refusal.model_copy(update={"id": message.id})]}
-            return {key: [with_content(message, decision.content.value)]} if decision.edited else {}
+            return {key: [with_answer(message, decision.content.value)]} if decision.edited else {}
 
         return _node(flow, "output_gate")
 
@@ -83,7 +86,7 @@ class Nodes:
         graph runs the whole node again when it resumes.
         """
         runner = _GuardedToolNode(self.enforcer, self.runs, tools, key)
-        self.enforcer.tool_seam = True
+        self.enforcer.tool_seam |= runner.names
         return RunnableLambda(runner.invoke, afunc=runner.ainvoke, name="guarded_tools")
 
     def approval_node(
@@ -112,17 +115,15 @@ class Nodes:
         return here.event(Stage.INPUT, Origin.SYSTEM, Content(args), "step", here.where.task, call=call)
 
     async def _said(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
-        """Replacements for what people and tools said since the last answer, and the block if there is one."""
+        """Replacements for what people and tools said, and the block on what was said since the last answer."""
         seam, answered = here.within(NODES), last_answer(messages)
         update: list[BaseMessage] = []
         refused: Decision | None = None
         for index, event in message_events(messages, here):
-            if index <= answered:
-                continue
             decision = await self.enforcer.deciding(event, seam)
-            if event.stage is Stage.INPUT:
+            if event.stage is Stage.INPUT and index > answered:
                 decision = await self.enforcer.answering(decision, seam, pause)
-            if decision.blocked and event.stage is Stage.INPUT:
+            if decision.blocked and event.stage is Stage.INPUT and index > answered:
                 refused = refused or decision
             if decision.blocked or decision.edited:
                 update += self._replacement(messages[index], decision)
@@ -144,6 +145,11 @@ class _GuardedToolNode:
         self._enforcer, self._runs, self._key = enforcer, runs, key
         self._node = ToolNode(tools, messages_key=key, wrap_tool_call=self._run, awrap_tool_call=self._arun)
 
+    @property
+    def names(self) -> set[str]:
+        """The tools it runs."""
+        return set(self._node.tools_by_name)
+
     def invoke(self, state: State, config: RunnableConfig) -> object:
         """Run the last message's tool calls."""
         drive(self._ask_first(state))
@@ -157,10 +163,18 @@ class _GuardedToolNode:
     async def _ask_first(self, state: State) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
         here = self._runs.here()
+        calls, twins = self._asked(state)
+        for call in calls:
+            if call["id"] not in twins:
+                known = call["name"] in self._node.tools_by_name
+                await permitted(self._enforcer, tool_call(call, known), here, NODES)
+
+    def _asked(self, state: State) -> tuple[Sequence[HostToolCall], set[str | None]]:
+        """The calls of the last message, and the ids that more than one of them has."""
         message = next((m for m in reversed(_messages(state, self._key)) if isinstance(m, AIMessage)), None)
-        for call in message.tool_calls if message else ():
-            known = call["name"] in self._node.tools_by_name
-            await permitted(self._enforcer, tool_call(call, known), here, NODES)
+        calls = message.tool_calls if message else []
+        ids = [call["id"] for call in calls]
+        return calls, {id_ for id_ in ids if ids.count(id_) > 1}
 
     def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         return drive(self._call(request, lambda changed: Either(lambda: execute(changed), unreachable)))
@@ -173,7 +187,13 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        return await guarded_call(self._enforcer, request, self._runs.here(), NODES, execute, pause_again)
+        here, call = self._runs.here(), request.tool_call
+        if call["id"] in self._asked(request.state)[1]:  # one id, one count, one approval: it would buy several effects
+            twin = Check("tools", Verdict.block("tool.duplicate_id"))
+            decision = await self._enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)
+            if decision.blocked:
+                return rejection(self._enforcer, decision, call, here)
+        return await guarded_call(self._enforcer, request, here, NODES, execute, pause_again)
 
 
 def _messages(state: State, key: str) -> list[BaseMessage]:

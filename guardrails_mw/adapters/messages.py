@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
@@ -24,8 +25,11 @@ __all__ = [
     "output_event",
     "refusal_message",
     "result_event",
+    "silent",
+    "size",
     "tokens",
     "tool_call",
+    "with_answer",
     "with_content",
 ]
 
@@ -71,9 +75,47 @@ def model_event(call: ModelCall, here: Here, attempt: str) -> Event:
     return here.event(Stage.MODEL, Origin.MODEL, Content(None), "model", attempt, call=call)
 
 
-def output_event(content: object, here: Here, key: str) -> Event:
-    """The event of what a model answered."""
+def output_event(message: BaseMessage, here: Here, key: str) -> Event:
+    """The event of what a model answered, with what providers put beside the content, such as reasoning."""
+    content, beside = message.content, _beside(message)
+    if beside:
+        text = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
     return here.event(Stage.OUTPUT, Origin.MODEL, Content(content, blocks=True), "output", key)
+
+
+def silent(message: BaseMessage) -> bool:
+    """Whether an answer says nothing, only calls tools."""
+    return calls_only(message) and not _beside(message)
+
+
+def with_answer(message: BaseMessage, content: object) -> BaseMessage:
+    """A copy of an answer as the content of its event was edited."""
+    beside = _beside(message)
+    if not beside or not isinstance(content, list):
+        return with_content(message, content)
+    new, said = content[-1]["beside"], content[:-1]
+    old = beside.get("additional_kwargs", {})
+    rest = {key: value for key, value in message.additional_kwargs.items() if key not in old}
+    update: dict[str, object] = {"additional_kwargs": {**rest, **new.get("additional_kwargs", {})}}
+    if "invalid_tool_calls" in new:
+        update["invalid_tool_calls"] = new["invalid_tool_calls"]
+    if not calls_only(message):
+        update["content"] = said[0]["text"] if isinstance(message.content, str) else said
+    return with_content(message, message.content).model_copy(update=update)
+
+
+def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
+    """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
+    kept = {
+        key: value
+        for key, value in message.additional_kwargs.items()
+        if isinstance(value, str | list | dict) and value and not ("signature" in key or "encrypted" in key)
+    }
+    found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
+    if isinstance(message, AIMessage) and message.invalid_tool_calls:
+        found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]
+    return found
 
 
 def last_answer(messages: Sequence[BaseMessage]) -> int:
@@ -91,7 +133,8 @@ def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
     if answer is None:
         return Outcome("done", seconds)
     usage = answer.usage_metadata if isinstance(answer, AIMessage) else None
-    used = Usage(usage["input_tokens"], usage["output_tokens"]) if usage else Usage(asked, tokens([answer.text]))
+    reported = usage and usage["input_tokens"] + usage["output_tokens"] > 0  # some servers report zeros for "unknown"
+    used = Usage(usage["input_tokens"], usage["output_tokens"]) if usage and reported else Usage(asked, size(answer))
     return Outcome("done", seconds, used, str(answer.response_metadata.get("model_name") or ""))
 
 
@@ -123,6 +166,15 @@ def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:
 def with_content(message: BaseMessage, content: object) -> BaseMessage:
     """A copy of a message with other content and the same name; the caller's object is left alone."""
     return message.model_copy(update={"content": content, "id": name_of(message)})
+
+
+def size(*messages: BaseMessage) -> int:
+    """An estimate of the tokens in messages: what they say, what they call, and what stands beside it."""
+    texts = [str(message.text) for message in messages]
+    for message in messages:
+        more = [_beside(message), *getattr(message, "tool_calls", ())]
+        texts += [json.dumps(each, default=str, ensure_ascii=False) for each in more if each]
+    return tokens(texts)
 
 
 def tokens(texts: Sequence[str]) -> int:

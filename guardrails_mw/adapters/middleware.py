@@ -46,7 +46,6 @@ class GuardrailsMiddleware(AgentMiddleware):
         self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
         self._seen: frozenset[str] = frozenset()
         self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, BaseChatModel]] = {}
-        enforcer.tool_seam = True
 
     def wrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]

@@ -11,7 +11,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -64,8 +64,9 @@ class GuardedChatModel(BaseChatModel):
     """The provider's chat model."""
     answers: frozenset[str] = frozenset()
     """Names of tools whose arguments are the agent's answer, not calls."""
-    cache: None = Field(default=None)
-    """A guarded answer is never taken from a cache: what was allowed once may not be now."""
+    cache: Literal[False] = False
+    """A guarded answer is never taken from a cache, LangChain's global one included: what was allowed once, or to
+    another guard, may not be now."""
     # Fields, because reading a private attribute of a pydantic model takes forty times as long; `SkipValidation`,
     # because pydantic would otherwise rebuild the seam.
     enforcer: SkipValidation[Enforcer] = Field(repr=False, exclude=True)
@@ -243,7 +244,9 @@ def guard_model(
             ``guard.model(a).with_fallbacks([guard.model(b)])``.
     """
     if isinstance(model, GuardedChatModel) and model.enforcer is enforcer:
-        return model
+        if seam is MODEL or model.seam is seam:
+            return model
+        return model.model_copy(update={"seam": seam, "answers": model.answers | answers})
     if isinstance(model, RunnableBinding):
         inner = guard_model(model.bound, enforcer, runs, seam, answers)
         return RunnableBinding(
