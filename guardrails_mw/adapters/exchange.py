@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,10 +36,13 @@ from guardrails_mw.seam import MIDDLEWARE, Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import Either
 
-__all__ = ["Call", "Exchange"]
+__all__ = ["ANSWERED", "Call", "Exchange"]
 
 Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 """Calls the model with messages, in either world."""
+
+ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
+"""Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
 
 _MAX_REASKS = 5
 
@@ -71,15 +75,24 @@ class Exchange:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""
         checked, refused = await self._checked(messages)
         if refused is not None:
-            return self._refused(refused)
+            return self._refused(refused, name)
         for number in range(_MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", call)
             if block is None:
-                return result
+                return _noted(result, name)
             if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), _MAX_REASKS):
-                return self._refused(block)
+                return self._refused(block, name)
             checked += [AIMessage(result.generations[0].message.content), HumanMessage(block.verdict.note)]
         raise AssertionError("the last round returns")
+
+    async def foreign(self, message: AIMessage, name: str) -> AIMessage:
+        """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
+        permit = await self.enforcer.engine.deciding(model_event(self._model_call([]), self.here, name), self.seam)
+        if permit.blocked:
+            return refusal_message(self.enforcer, permit)
+        self.enforcer.engine.settle(permit, outcome(message, 0, 0.0))
+        answer, block = await self._answer(message, name)
+        return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
 
     async def _checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
@@ -172,5 +185,12 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def _refused(self, block: Decision) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))])
+    def _refused(self, block: Decision, name: str) -> ChatResult:
+        return _noted(ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))]), name)
+
+
+def _noted(result: ChatResult, name: str) -> ChatResult:
+    """The result, with a note that it came from an exchange."""
+    if (answered := ANSWERED.get()) is not None:
+        answered.append(name)
+    return result

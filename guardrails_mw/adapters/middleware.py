@@ -14,13 +14,14 @@ from langchain.agents.middleware.types import (
 )
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import BaseMessage, RemoveMessage
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
+from guardrails_mw.adapters.exchange import ANSWERED, Exchange
 from guardrails_mw.adapters.host import Runs
-from guardrails_mw.adapters.messages import message_events, with_content
-from guardrails_mw.adapters.model import guard_model
+from guardrails_mw.adapters.messages import message_events, name_of, with_content
+from guardrails_mw.adapters.model import GuardedChatModel, guard_model
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, unreachable
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
@@ -51,14 +52,29 @@ class GuardrailsMiddleware(AgentMiddleware):
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
     ) -> ModelCallResult:
         """Call the guarded model."""
-        return self._with_state(handler(self._guarded(request)), drive(self._replacements(request)))
+        return drive(self._model_call(request, lambda changed: Either(lambda: handler(changed), _unreachable)))
 
     async def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelCallResult:
         """Call the guarded model."""
-        response = await handler(self._guarded(request))
-        return self._with_state(response, await drive_async(self._replacements(request)))
+        return await drive_async(self._model_call(request, lambda changed: Either(_never, lambda: handler(changed))))
+
+    async def _model_call(
+        self, request: ModelRequest, call: Callable[[ModelRequest], Either[ModelResponse]]
+    ) -> ModelCallResult:
+        """Call the guarded model; where another middleware called one of its own, decide that answer."""
+        guarded, answered = self._guarded(request), list[str]()
+        exchange = cast("GuardedChatModel", guarded.model).exchange(self._runs.here())
+        token = ANSWERED.set(answered)
+        try:
+            messages = cast("list[AnyMessage]", await exchange.cleaned(request.messages))
+            response = await call(guarded.override(messages=messages))
+        finally:
+            ANSWERED.reset(token)
+        if not answered:
+            response = await _decided(response, exchange)
+        return self._with_state(response, await self._replacements(request))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
@@ -115,6 +131,25 @@ class GuardrailsMiddleware(AgentMiddleware):
         if not replacements:
             return response
         return ExtendedModelResponse(response, Command(update={"messages": replacements}))
+
+
+async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse:
+    """A response that came past the guarded model."""
+    result = [
+        await exchange.foreign(message, name_of(message)) if isinstance(message, AIMessage) else message
+        for message in response.result
+    ]
+    return response if result == response.result else ModelResponse(result=result)
+
+
+def _never() -> ModelResponse:
+    """Stands for the synchronous form of a call in a flow that is awaited."""
+    raise RuntimeError("a flow was driven the wrong way")
+
+
+async def _unreachable() -> ModelResponse:
+    """Stands for the asynchronous form of a call in a flow that is driven by hand."""
+    raise RuntimeError("a flow was driven the wrong way")
 
 
 def _answer_names(request: ModelRequest) -> list[str]:

@@ -158,10 +158,11 @@ class GuardedChatModel(BaseChatModel):
         config["run_id"] = run_id
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = self.runs.here(str(parent), config=config)
-        messages = await self._exchange(here).cleaned(self._convert_input(input).to_messages())
+        messages = await self.exchange(here).cleaned(self._convert_input(input).to_messages())
         return _Entry(messages, config, here)
 
-    def _exchange(self, here: Here) -> Exchange:
+    def exchange(self, here: Here) -> Exchange:
+        """What happens around a call of this model that is made here."""
         return Exchange(self.enforcer, self.seam, here, self.inner, self.answers)
 
     async def _calling(
@@ -173,7 +174,7 @@ class GuardedChatModel(BaseChatModel):
         """The call, where the run stands that LangChain has begun for it."""
         run_id = str(run_manager.run_id) if run_manager else uuid4().hex
         parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
-        return await self._exchange(HERE.get() or self.runs.here(parent)).run(messages, run_id, call)
+        return await self.exchange(HERE.get() or self.runs.here(parent)).run(messages, run_id, call)
 
     def _generate(
         self,
