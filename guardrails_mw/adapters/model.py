@@ -19,7 +19,7 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
@@ -150,6 +150,22 @@ class GuardedChatModel(BaseChatModel):
             entry = drive(self._entering(cast("LanguageModelInput", input), config))
             return super().astream_events(entry.messages, entry.config, **kwargs)  # type: ignore[call-overload]
         return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+
+    def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
+        """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
+        if HERE.get() is not None:
+            return super().generate(messages, *args, **kwargs)  # type: ignore[arg-type]
+        with _Entry([], {}, here := self.runs.here(uuid4().hex)).standing():
+            cleaned = [drive(self.exchange(here).cleaned(each)) for each in messages]
+            return super().generate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
+
+    async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
+        """Like the inner model's, with gates awaited instead of run in the loop's way."""
+        if HERE.get() is not None:
+            return await super().agenerate(messages, *args, **kwargs)  # type: ignore[arg-type]
+        with _Entry([], {}, here := self.runs.here(uuid4().hex)).standing():
+            cleaned = [await drive_async(self.exchange(here).cleaned(each)) for each in messages]
+            return await super().agenerate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
 
     async def _entering(self, input: LanguageModelInput, config: RunnableConfig | None) -> _Entry:
         """Decide what goes into a run before it begins, and name the run, so that both belong together."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Generic, TypeVar
 
+from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import BaseMessage
 from langchain_core.prompt_values import PromptValue
-from langchain_core.runnables import Runnable, RunnableConfig
-from langchain_core.runnables.config import merge_configs
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+from langchain_core.runnables.config import ensure_config, merge_configs
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.callback import GuardrailsHandler
@@ -69,15 +71,35 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         """Run the chain under guard; its pieces come together once they were decided."""
         yield await drive_async(self._flow(input, config, kwargs, streamed=True))
 
+    def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
+        """Events of the guarded whole; with gates at `output`, what its parts stream is nobody's yet."""
+        whole = RunnableLambda(self.invoke, afunc=self.ainvoke, name=self.name)
+        return whole.astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+
+    def _unwatched(self, config: RunnableConfig | None) -> RunnableConfig:
+        """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
+        config = ensure_config(config)
+        if not self._enforcer.engine.serves(Stage.OUTPUT):
+            return config
+        callbacks = config.get("callbacks")
+        if isinstance(callbacks, BaseCallbackManager):
+            callbacks = callbacks.copy()
+            for handler in {*callbacks.handlers, *callbacks.inheritable_handlers}:
+                if isinstance(handler, _StreamingCallbackHandler):
+                    callbacks.remove_handler(handler)
+        elif callbacks:
+            callbacks = [handler for handler in callbacks if not isinstance(handler, _StreamingCallbackHandler)]
+        return {**config, "callbacks": callbacks}
+
     async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
         handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
-        here = self._runs.here(actor=self._actor, config=config)
+        here = await self._runs.here(actor=self._actor, config=config)
         decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.blocked:
             return self._refused(decision)
         if decision.edited:
             value = _restored(value, decision.content.value)
-        inner_config = merge_configs(config, {"callbacks": [handler]})
+        inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
         token = RUN.set(here.where.run)
         try:
             result = await self._called(value, inner_config, dict(kwargs), streamed)
