@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import ModelCall, ToolCall
@@ -12,6 +13,8 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.verdict import Check, Decision
 
 __all__ = ["LedgerRecorder"]
+
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 _MAX_CONTENT = 20_000
 """Characters of a content that are kept."""
@@ -46,7 +49,7 @@ class LedgerRecorder:
         body = {
             "approval": approval.id,
             "state": approval.state,
-            "action": approval.action,
+            "action": self._name(approval.action),
             "reasons": list(approval.reasons),
             "by": approval.by,
             "due": approval.due,
@@ -76,14 +79,18 @@ class LedgerRecorder:
             "ms": round(decision.seconds * 1000, 3),
         }
         if isinstance(event.call, ToolCall):
-            body["tool"] = event.call.name
-            body["call_id"] = event.call.id
+            body["tool"] = self._name(event.call.name)
+            body["call_id"] = self._name(event.call.id)
         elif isinstance(event.call, ModelCall):
             body["model"] = event.call.name
         if self._content and event.content.parts:
             known = {check.gate: check.verdict for check in decision.checks if not check.error}
             body["content"] = _cut(self._redactor.content(event, known).value)
         return body
+
+    def _name(self, name: str) -> str:
+        """A tool's name or a call's id as it may be kept: a model chose it, and may have put anything there."""
+        return name if _PLAIN.fullmatch(name) else self._redactor.text(name)
 
     def _digest(self, value: object) -> str:
         raw = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

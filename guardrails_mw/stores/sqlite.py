@@ -11,6 +11,7 @@ write the file may also drop them, which the hash chain then shows (see `guardra
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sqlite3
@@ -105,7 +106,7 @@ class SqliteStore:
     """A store in one file. See `Store` for what the methods promise.
 
     Args:
-        path: the file, made if missing; its folder must exist.
+        path: the file, made if missing, readable by its owner alone; its folder must exist.
         durability: ``process``: a finished write survives the end of the process (a loss of power may
             take the last ones, never damage the file). ``power``: it survives that too, at the price of
             waiting for the disk at every write.
@@ -167,6 +168,10 @@ class SqliteStore:
             raise StoreError("store.closed")
         if not self._path.parent.is_dir():
             raise StoreError("store.no_folder")
+        # SQLite would make the file for everybody to read. Only a new one: closing a file drops the locks that this
+        # process has on it. What is wrong with the path, SQLite says.
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _migrate(db)
