@@ -153,6 +153,7 @@ class Enforcer:
         seam: Seam,
         pause: Pause,
         *,
+        resuming: bool = True,
         expected: str = "",
         rollback: str = "",
     ) -> Decision:
@@ -161,9 +162,12 @@ class Enforcer:
         Looks at the register whatever the fresh verdict is: an answer stands even if the policy would no
         longer ask. What a resume brings along is ignored. Hosts hand those values out in order, so each
         that one of our pauses got is taken again here: the next one belongs to whoever asks next, perhaps
-        the tool itself. The result allows or blocks, never asks.
+        the tool itself. The result allows or blocks, never asks. Only a host that is `resuming` can have a
+        question on record that was asked before.
         """
         if decision.shadow or decision.blocked or not seam.can(decision.stage, Power.ASK):
+            return decision
+        if not resuming and decision.action is not Action.ASK:
             return decision
         id_ = approval_id(decision.event, _action(decision.event))
         try:

@@ -154,7 +154,7 @@ class Engine:
                 else:
                     checks.append(await self._offload(step, event))
             decision = self._conclude(event, checks, began, seam)
-            return await self.recording(decision)
+            return await self.recording(decision) if checks else decision  # nobody was asked, nothing was decided
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise

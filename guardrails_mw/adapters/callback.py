@@ -20,6 +20,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.types import Command
 
 from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause, raise_block
 from guardrails_mw.adapters.messages import (
@@ -53,6 +54,7 @@ class _Open:
     decision: Decision | None = None
     call: ToolCall | None = None
     here: Here | None = None
+    resuming: bool | None = None
     guarded: bool = False
     streaming: bool = False
     calling: Calling | None = None
@@ -92,8 +94,10 @@ class GuardrailsHandler(BaseCallbackHandler):
     def on_chain_start(
         self, serialized: object, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object
     ) -> None:
-        """Note where the run belongs."""
-        self._note(run_id, parent_run_id)
+        """Note where the run belongs, and at the top whether it takes up again what was left off."""
+        entry = self._note(run_id, parent_run_id)
+        if parent_run_id is None:
+            entry.resuming = inputs is None or isinstance(inputs, Command)
 
     def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:
         """At the end of the top-level run, raise the block that something swallowed on the way."""
@@ -283,7 +287,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         decision = drive(self._enforcer.deciding(event, seam))
         if earlier and decision.event.content.value != event.content.value:
             return decision
-        decision = drive(self._enforcer.answering(decision, seam, pause))
+        decision = drive(self._enforcer.answering(decision, seam, pause, resuming=here.resuming))
         if decision.blocked:
             self._trip(decision, entry)
         return decision
@@ -304,13 +308,14 @@ class GuardrailsHandler(BaseCallbackHandler):
             entry.decision = None
 
     def _here(self, entry: _Open) -> Here:
-        entry.here = self._runs.here(str(entry.root), self._actor)
+        entry.here = drive(self._runs.here(str(entry.root), self._actor, resuming=entry.resuming))
         return entry.here
 
     def _note(self, run_id: UUID, parent: UUID | None) -> _Open:
         with self._lock:
             above = self._open.get(parent) if parent else None
-            entry = self._open[run_id] = _Open(above.root if above else parent or run_id)
+            entry = _Open(above.root, resuming=above.resuming) if above else _Open(parent or run_id)
+            self._open[run_id] = entry
             while len(self._open) > _MAX_OPEN:
                 self._open.popitem(last=False)
         return entry

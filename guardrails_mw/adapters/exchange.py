@@ -104,7 +104,7 @@ class Exchange:
         for index, event in message_events(messages, self.here):
             decision = await self.enforcer.deciding(event, seam)
             if index > answered and event.stage is Stage.INPUT:
-                decision = await self.enforcer.answering(decision, seam, pause)
+                decision = await self.enforcer.answering(decision, seam, pause, resuming=self.here.resuming)
                 if decision.blocked:
                     return checked, decision
             if decision.blocked and self.enforcer.manners.raises(event.stage) and index > answered:

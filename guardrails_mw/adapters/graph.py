@@ -53,7 +53,7 @@ class Nodes:
         """A node that decides what was said last, goes on to `then`, or refuses and goes to `blocked`."""
 
         async def flow(state: State) -> Command[str]:
-            here = self.runs.here()
+            here = await self.runs.here()
             update, refused = await self._said(_messages(state, key), here)
             if refused is None:
                 return Command(goto=then, update={key: update} if update else None)
@@ -65,13 +65,14 @@ class Nodes:
         """A node that decides the last answer and replaces it in the state where it must."""
 
         async def flow(state: State) -> Update:
-            here = self.runs.here()
+            here = await self.runs.here()
             seam = here.within(NODES)
             message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
             if message is None or silent(message):
                 return {}
             event = output_event(message, here, name_of(message))
-            decision = await self.enforcer.answering(await self.enforcer.deciding(event, seam), seam, pause)
+            decision = await self.enforcer.deciding(event, seam)
+            decision = await self.enforcer.answering(decision, seam, pause, resuming=here.resuming)
             if decision.blocked:
                 refusal = refusal_message(self.enforcer, decision)
                 return {key: [refusal.model_copy(update={"id": message.id})]}
@@ -98,7 +99,7 @@ class Nodes:
         """
 
         async def flow(state: State) -> Command[str]:
-            here = self.runs.here()
+            here = await self.runs.here()
             if not here.pausable:
                 raise RuntimeError("an approval node needs a graph that was compiled with a checkpointer")
             ask = Check("approval", Verdict.ask(f"step.{action}"))
@@ -122,7 +123,7 @@ class Nodes:
         for index, event in message_events(messages, here):
             decision = await self.enforcer.deciding(event, seam)
             if event.stage is Stage.INPUT and index > answered:
-                decision = await self.enforcer.answering(decision, seam, pause)
+                decision = await self.enforcer.answering(decision, seam, pause, resuming=here.resuming)
             if decision.blocked and event.stage is Stage.INPUT and index > answered:
                 refused = refused or decision
             if decision.blocked or decision.edited:
@@ -162,7 +163,7 @@ class _GuardedToolNode:
 
     async def _ask_first(self, state: State) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
-        here = self._runs.here()
+        here = await self._runs.here()
         calls, twins = self._asked(state)
         for call in calls:
             if call["id"] not in twins:
@@ -187,7 +188,7 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        here, call = self._runs.here(), request.tool_call
+        here, call = await self._runs.here(), request.tool_call
         if call["id"] in self._asked(request.state)[1]:  # one id, one count, one approval: it would buy several effects
             twin = Check("tools", Verdict.block("tool.duplicate_id"))
             decision = await self._enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)

@@ -12,13 +12,16 @@ import hashlib
 import json
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NoReturn
 
 from langchain_core.runnables.config import RunnableConfig, ensure_config
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import interrupt
 
@@ -28,6 +31,7 @@ from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, ModelCall, Ori
 from guardrails_mw.seam import Power, Seam
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Decision
+from guardrails_mw.wait import Either
 
 __all__ = [
     "CALLING",
@@ -88,6 +92,8 @@ class Here:
     where: Where
     actor: Actor
     pausable: bool
+    resuming: bool = False
+    """Whether the host takes up again what it left off, so that questions may be on record already."""
 
     def key(self, *parts: str) -> str:
         """A key for something that happens here, stable when the node runs again."""
@@ -112,16 +118,33 @@ class Runs:
         self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def here(self, parent: str = "", actor: Actor | None = None, config: RunnableConfig | None = None) -> Here:
-        """Read the configuration, given or surrounding. `parent` is the host run to use where there is no graph."""
+    async def here(
+        self,
+        parent: str = "",
+        actor: Actor | None = None,
+        config: RunnableConfig | None = None,
+        resuming: bool | None = None,
+    ) -> Here:
+        """Read the configuration, given or surrounding.
+
+        Args:
+            parent: the host run to use where there is no graph.
+            actor: for whom; read from the configuration if left out.
+            config: the surrounding configuration if left out.
+            resuming: whether the invocation is a resume, where the caller has seen it begin.
+        """
         config = ensure_config(config)
         configurable: Mapping[str, object] = config.get("configurable") or {}
         span = str(getattr(config.get("callbacks"), "parent_run_id", None) or parent)
         thread = str(configurable.get("thread_id") or "")
         runtime = configurable.get("__pregel_runtime")
         control = getattr(runtime, "control", None)
+        flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
         if control is not None:
-            run = self._of(control, thread, bool(configurable.get("__pregel_resuming")))
+            known = None if flag is None else bool(flag)
+            run = self._known_run(control) or await self._entered(
+                control, thread, known if resuming is None else resuming, configurable.get("__pregel_checkpointer")
+            )
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
         where = Where(
@@ -131,31 +154,56 @@ class Runs:
             agent=str((config.get("metadata") or {}).get("lc_agent_name") or ""),
             span=span,
         )
-        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable))
+        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
 
-    def _of(self, control: object, thread: str, resuming: bool) -> str:
+    def _known_run(self, control: object) -> str:
+        with self._lock:
+            known = self._known.get(id(control))
+            return known[1] if known is not None and known[0] is control else ""
+
+    async def _entered(self, control: object, thread: str, resuming: bool | None, saver: object) -> str:
+        """The run of an invocation that is seen for the first time."""
+        run = await self._begun(thread, resuming, saver)
         with self._lock:
             known = self._known.get(id(control))
             if known is not None and known[0] is control:
-                return known[1]
-            run = self._begin(thread, resuming)
+                return known[1]  # a parallel branch was first
             self._known[id(control)] = (control, run)
             while len(self._known) > _MAX_RUNS:
                 self._known.popitem(last=False)
             return run
 
-    def _begin(self, thread: str, resuming: bool) -> str:
-        """A new run, or the one that a resumed thread was in."""
+    async def _begun(self, thread: str, resuming: bool | None, saver: object) -> str:
+        """A new run, or the one that a resumed thread was in. The store keeps ``run@when it began``."""
         if not thread:
             return f"run-{secrets.token_hex(6)}"
         name = f"run:{thread}"
-        current = self._store.get(name)
-        if resuming and current:
-            return current
+        kept = self._store.get(name)
+        if kept and resuming is not False:
+            current, _, began = kept.rpartition("@")
+            if resuming or not await _new_input(saver, thread, float(began)):
+                return current
         run = f"{thread}/{secrets.token_hex(4)}"
-        if self._store.swap(name, current, run):
+        if self._store.swap(name, kept, f"{run}@{time.time()}"):
             return run
-        return self._store.get(name) or run
+        return (self._store.get(name) or run).rpartition("@")[0] or run
+
+
+async def _new_input(saver: object, thread: str, since: float) -> bool:
+    """Whether a thread was given new input, by its checkpoints. Where nobody can tell, the run goes on."""
+    if not isinstance(saver, BaseCheckpointSaver):
+        return True  # without checkpoints nothing is ever resumed
+    config: RunnableConfig = {"configurable": {"thread_id": thread, "checkpoint_ns": ""}}
+    only = {"source": "input"}
+
+    async def there() -> CheckpointTuple | None:
+        return await anext(saver.alist(config, filter=only, limit=1), None)
+
+    try:
+        last = await Either(lambda: next(iter(saver.list(config, filter=only, limit=1)), None), there)
+        return last is not None and datetime.fromisoformat(last.checkpoint["ts"]).timestamp() > since
+    except Exception:  # noqa: BLE001 - a checkpointer that fails must not renew a budget
+        return False
 
 
 class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):

@@ -65,7 +65,7 @@ class GuardrailsMiddleware(AgentMiddleware):
     ) -> ModelCallResult:
         """Call the guarded model; where another middleware called one of its own, decide that answer."""
         guarded, answered = self._guarded(request), list[str]()
-        exchange = cast("GuardedChatModel", guarded.model).exchange(self._runs.here())
+        exchange = cast("GuardedChatModel", guarded.model).exchange(await self._runs.here())
         token = ANSWERED.set(answered)
         try:
             messages = cast("list[AnyMessage]", await exchange.cleaned(request.messages))
@@ -89,7 +89,7 @@ class GuardrailsMiddleware(AgentMiddleware):
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        return await guarded_call(self._enforcer, request, self._runs.here(), MIDDLEWARE, execute)
+        return await guarded_call(self._enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
 
     def _guarded(self, request: ModelRequest) -> ModelRequest:
         names = frozenset(str(getattr(tool, "name", "")) for tool in request.tools)
@@ -111,7 +111,7 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
         """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
-        here = self._runs.here()
+        here = await self._runs.here()
         seam = here.within(MIDDLEWARE)
         replacements: list[BaseMessage] = []
         for index, event in message_events(request.messages, here):

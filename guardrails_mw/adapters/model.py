@@ -155,7 +155,7 @@ class GuardedChatModel(BaseChatModel):
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
         if HERE.get() is not None:
             return super().generate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        with _Entry([], {}, here := self.runs.here(uuid4().hex)).standing():
+        with _Entry([], {}, here := drive(self.runs.here(uuid4().hex))).standing():
             cleaned = [drive(self.exchange(here).cleaned(each)) for each in messages]
             return super().generate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
 
@@ -163,7 +163,7 @@ class GuardedChatModel(BaseChatModel):
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
         if HERE.get() is not None:
             return await super().agenerate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        with _Entry([], {}, here := self.runs.here(uuid4().hex)).standing():
+        with _Entry([], {}, here := await drive_async(self.runs.here(uuid4().hex))).standing():
             cleaned = [await drive_async(self.exchange(here).cleaned(each)) for each in messages]
             return await super().agenerate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
 
@@ -173,7 +173,7 @@ class GuardedChatModel(BaseChatModel):
         run_id = config.get("run_id") or uuid4()
         config["run_id"] = run_id
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
-        here = self.runs.here(str(parent), config=config)
+        here = await self.runs.here(str(parent), config=config)
         messages = await self.exchange(here).cleaned(self._convert_input(input).to_messages())
         return _Entry(messages, config, here)
 
@@ -190,7 +190,7 @@ class GuardedChatModel(BaseChatModel):
         """The call, where the run stands that LangChain has begun for it."""
         run_id = str(run_manager.run_id) if run_manager else uuid4().hex
         parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
-        return await self.exchange(HERE.get() or self.runs.here(parent)).run(messages, run_id, call)
+        return await self.exchange(HERE.get() or await self.runs.here(parent)).run(messages, run_id, call)
 
     def _generate(
         self,

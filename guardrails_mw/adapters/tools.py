@@ -44,7 +44,7 @@ async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, 
     """Decide a call and have people asked; the result allows or blocks."""
     seam = here.within(seam)
     decision = await enforcer.deciding(call_event(call, here), seam)
-    return await enforcer.answering(decision, seam, pausing)
+    return await enforcer.answering(decision, seam, pausing, resuming=here.resuming)
 
 
 async def guarded_call(
