@@ -30,7 +30,7 @@ def test_a_store_file_is_its_owners(tmp_path: Path) -> None:
     """The file with records, approvals and the key of all hashes is readable by its owner alone, also beside WAL."""
     old = os.umask(0o022)
     try:
-        with make_guard(tmp_path, PII) as guard:
+        with make_guard(tmp_path, f"{PII}\nstages: {{input: [pii]}}") as guard:
             guard.check("hello")
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
