@@ -94,6 +94,7 @@ class Guard:
         self._lock = threading.Lock()
         self.tracing = self._trace(redactor)
         """Where spans go, if the policy has traces."""
+        self.warm()
 
     @classmethod
     def from_yaml(
@@ -180,7 +181,10 @@ class Guard:
         return self._nodes().approval_node(action, then, rejected, expected, rollback)
 
     def warm(self) -> None:
-        """Load what the first checks would load, and start the processes of isolated gates."""
+        """Load what the first checks would load, and start the processes of isolated gates.
+
+        A guard does this when it is made, so that loading is never charged to a request's deadline.
+        """
         for gate in self.gates.values():
             gate.warm()
         self.engine.start()
