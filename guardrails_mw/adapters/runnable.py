@@ -6,6 +6,7 @@ In this version a stream is held until it is complete, decided, and then release
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Generic, TypeVar
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -169,9 +170,11 @@ def _plain(value: object) -> object:
         return [_plain(message) for message in value.to_messages()]
     if isinstance(value, BaseModel):
         return value.model_dump()
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
     return value
 
@@ -191,6 +194,11 @@ def _restored(original: O, new: object) -> O:
     elif isinstance(original, Mapping) and isinstance(new, Mapping):
         pairs = zip(new.items(), original.values(), strict=True)
         result = {key: _restored(old, value) for (key, value), old in pairs}
+    elif is_dataclass(original) and not isinstance(original, type) and isinstance(new, Mapping):
+        changes = {each.name: _restored(getattr(original, each.name), new[each.name]) for each in fields(original)}
+        result = replace(original, **{each.name: changes[each.name] for each in fields(original) if each.init})
+    elif isinstance(original, set | frozenset) and isinstance(new, list):
+        result = type(original)(_restored(o, n) for o, n in zip(original, new, strict=True))
     elif isinstance(original, list | tuple) and isinstance(new, list):
         result = [_restored(o, n) for o, n in zip(original, new, strict=True)]
     return result  # type: ignore[return-value]
