@@ -6,13 +6,14 @@ The guarded model runs it for every call, whichever way LangChain makes that cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
@@ -36,7 +37,7 @@ from guardrails_mw.seam import MIDDLEWARE, Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "Call", "Exchange"]
+__all__ = ["ANSWERED", "ENTERED", "Call", "Entered", "Exchange", "Reading"]
 
 Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 """Calls the model with messages, in either world."""
@@ -45,6 +46,65 @@ ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", de
 """Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
 
 _MAX_REASKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A conversation as it was decided.
+
+    Attributes:
+        messages: as a model and tracers may see them, with placeholders for blocked ones.
+        decisions: by index, on those that somebody outside wrote.
+        texts: what the messages say, to notice a change.
+    """
+
+    messages: list[BaseMessage]
+    decisions: dict[int, Decision]
+    texts: list[object] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", [message.content for message in self.messages])
+
+    def again(self, messages: Sequence[BaseMessage]) -> Reading | None:
+        """The same for messages that are all of these and say what they said, but for system messages; else None.
+
+        Content blocks can be changed in place, so messages made of them are read anew.
+        """
+        places = {id(message): index for index, message in enumerate(self.messages)}
+        decisions: dict[int, Decision] = {}
+        for index, message in enumerate(messages):
+            place = places.get(id(message))
+            if place is None:
+                if isinstance(message, SystemMessage):
+                    continue
+                return None
+            if type(message.content) is not str or message.content is not self.texts[place]:
+                return None
+            if place in self.decisions:
+                decisions[index] = self.decisions[place]
+        return Reading(list(messages), decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A call that a guard has begun to look after: where it stands, and what was read for it."""
+
+    enforcer: Enforcer
+    here: Here
+    reading: Reading
+
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """While the call is made."""
+        token = ENTERED.set(self)
+        try:
+            yield
+        finally:
+            ENTERED.reset(token)
+
+
+ENTERED: ContextVar[Entered | None] = ContextVar("guardrails_mw_entered", default=None)
+"""The innermost call of a model that some guard looks after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +123,20 @@ class Exchange:
     inner: BaseChatModel
     answers: frozenset[str]
 
-    async def cleaned(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
-        """The messages edited, with placeholders for blocked ones. Asks nobody and refuses nothing."""
-        cleaned = list(messages)
+    async def read(self, messages: Sequence[BaseMessage]) -> Reading:
+        """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing."""
+        earlier = ENTERED.get()
+        if earlier is not None and earlier.enforcer is self.enforcer:
+            known = earlier.reading.again(messages)
+            if known is not None:
+                return known
+        cleaned, decisions = list(messages), dict[int, Decision]()
+        seam = self.here.within(self.seam)
         for index, event in message_events(messages, self.here):
-            decision = await self.enforcer.deciding(event, self.here.within(self.seam))
-            self._clean(cleaned, index, decision)
-        return cleaned
+            decision = decisions[index] = await self.enforcer.deciding(event, seam)
+            if decision.blocked or decision.edited:
+                cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)
+        return Reading(cleaned, decisions)
 
     async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""
@@ -99,22 +166,18 @@ class Exchange:
 
         What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
         """
-        seam, answered = self.here.within(self.seam), last_answer(messages)
-        checked = list(messages)
-        for index, event in message_events(messages, self.here):
-            decision = await self.enforcer.deciding(event, seam)
-            if index > answered and event.stage is Stage.INPUT:
-                decision = await self.enforcer.answering(decision, seam, pause, resuming=self.here.resuming)
-                if decision.blocked:
-                    return checked, decision
-            if decision.blocked and self.enforcer.manners.raises(event.stage) and index > answered:
-                return checked, decision
-            self._clean(checked, index, decision)
-        return checked, None
-
-    def _clean(self, messages: list[BaseMessage], index: int, decision: Decision) -> None:
-        if decision.blocked or decision.edited:
-            messages[index] = with_content(messages[index], self.enforcer.passed(decision).value)
+        reading, seam = await self.read(messages), self.here.within(self.seam)
+        answered = last_answer(messages)
+        for index, decision in reading.decisions.items():
+            if index <= answered:
+                continue
+            if decision.stage is Stage.INPUT:
+                ruled = await self.enforcer.answering(decision, seam, pause, resuming=self.here.resuming)
+                if ruled.blocked:
+                    return reading.messages, ruled
+            elif decision.blocked and self.enforcer.manners.raises(decision.stage):
+                return reading.messages, decision
+        return list(reading.messages), None
 
     async def _attempt(
         self, messages: list[BaseMessage], attempt: str, call: Call

@@ -35,7 +35,6 @@ from guardrails_mw.wait import Either
 
 __all__ = [
     "CALLING",
-    "HERE",
     "RUN",
     "BlockedInGraph",
     "Calling",
@@ -48,9 +47,6 @@ __all__ = [
     "pause_again",
     "raise_block",
 ]
-
-HERE: ContextVar[Here | None] = ContextVar("guardrails_mw_here", default=None)
-"""Where the guarded model stands that is being called. Its own run begins after its input was decided."""
 
 RUN: ContextVar[str] = ContextVar("guardrails_mw_run", default="")
 """The run of the enclosing seam, for what has no control object."""

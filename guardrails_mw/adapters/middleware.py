@@ -18,9 +18,9 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMe
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.exchange import ANSWERED, Exchange
+from guardrails_mw.adapters.exchange import ANSWERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Runs
-from guardrails_mw.adapters.messages import message_events, name_of, with_content
+from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, unreachable
 from guardrails_mw.enforcer import Enforcer
@@ -46,7 +46,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         super().__init__()
         self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
         self._seen: frozenset[str] = frozenset()
-        self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, BaseChatModel]] = {}
+        self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, GuardedChatModel]] = {}
 
     def wrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
@@ -64,17 +64,19 @@ class GuardrailsMiddleware(AgentMiddleware):
         self, request: ModelRequest, call: Callable[[ModelRequest], Either[ModelResponse]]
     ) -> ModelCallResult:
         """Call the guarded model; where another middleware called one of its own, decide that answer."""
-        guarded, answered = self._guarded(request), list[str]()
-        exchange = cast("GuardedChatModel", guarded.model).exchange(await self._runs.here())
+        model, answered = self._guarded(request), list[str]()
+        exchange = model.exchange(await self._runs.here())
+        reading = await exchange.read(request.messages)
+        changed = request.override(model=model, messages=cast("list[AnyMessage]", reading.messages))
         token = ANSWERED.set(answered)
         try:
-            messages = cast("list[AnyMessage]", await exchange.cleaned(request.messages))
-            response = await call(guarded.override(messages=messages))
+            with Entered(self._enforcer, exchange.here, reading).standing():
+                response = await call(changed)
         finally:
             ANSWERED.reset(token)
         if not answered:
             response = await _decided(response, exchange)
-        return self._with_state(response, await self._replacements(request))
+        return self._with_state(response, self._replacements(request.messages, reading))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
@@ -91,38 +93,34 @@ class GuardrailsMiddleware(AgentMiddleware):
     ) -> ToolResult:
         return await guarded_call(self._enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
 
-    def _guarded(self, request: ModelRequest) -> ModelRequest:
+    def _guarded(self, request: ModelRequest) -> GuardedChatModel:
         names = frozenset(str(getattr(tool, "name", "")) for tool in request.tools)
         if names != self._seen:
             self._check_tools(request.tools)
             self._seen = names
-        return request.override(model=self._model(request.model, frozenset(_answer_names(request))))
+        return self._model(request.model, frozenset(_answer_names(request)))
 
-    def _model(self, model: BaseChatModel, answers: frozenset[str]) -> BaseChatModel:
+    def _model(self, model: BaseChatModel, answers: frozenset[str]) -> GuardedChatModel:
         """The model, guarded; made once, since making it takes longer than a gate."""
         known = self._models.get((id(model), answers))
         if known is not None and known[0] is model:
             return known[1]
-        guarded = cast("BaseChatModel", guard_model(model, self._enforcer, self._runs, MIDDLEWARE, answers))
+        guarded = cast("GuardedChatModel", guard_model(model, self._enforcer, self._runs, MIDDLEWARE, answers))
         if len(self._models) >= _MAX_MODELS:  # an agent that makes a model for every request
             self._models.clear()
         self._models[id(model), answers] = (model, guarded)
         return guarded
 
-    async def _replacements(self, request: ModelRequest) -> list[BaseMessage]:
-        """State messages that must not stay as they are: what was decided a moment ago, looked up again."""
-        here = await self._runs.here()
-        seam = here.within(MIDDLEWARE)
+    def _replacements(self, messages: Sequence[BaseMessage], reading: Reading) -> list[BaseMessage]:
+        """State messages that must not stay as they are."""
+        remove = self._enforcer.manners.blocked_messages == "remove"
         replacements: list[BaseMessage] = []
-        for index, event in message_events(request.messages, here):
-            decision = await self._enforcer.deciding(event, seam)
-            message = request.messages[index]
-            if message.id is None or not (decision.blocked or decision.edited):
+        for index, decision in reading.decisions.items():
+            message, new = messages[index], reading.messages[index]
+            if message.id is None or new.content == message.content:
                 continue
-            if decision.blocked and event.stage is Stage.INPUT and self._enforcer.manners.blocked_messages == "remove":
-                replacements.append(RemoveMessage(id=message.id))
-            elif (new := self._enforcer.passed(decision)).value != message.content:
-                replacements.append(with_content(message, new.value))
+            gone = remove and decision.blocked and decision.stage is Stage.INPUT
+            replacements.append(RemoveMessage(id=message.id) if gone else new)
         return replacements
 
     @staticmethod

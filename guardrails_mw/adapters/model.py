@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 from uuid import uuid4
 
@@ -25,34 +23,17 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
-from guardrails_mw.adapters.exchange import Call, Exchange
-from guardrails_mw.adapters.host import HERE, Here, Runs
+from guardrails_mw.adapters.exchange import ENTERED, Call, Entered, Exchange, Reading
+from guardrails_mw.adapters.host import Here, Runs
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.seam import MODEL, Seam
+from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either, drive, drive_async
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
 __all__ = ["GuardedChatModel", "guard_model"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What goes into a call of the guarded model: messages as tracers may see them, and where the call stands."""
-
-    messages: list[BaseMessage]
-    config: RunnableConfig
-    here: Here
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        """While the call is made."""
-        token = HERE.set(self.here)
-        try:
-            yield
-        finally:
-            HERE.reset(token)
 
 
 class GuardedChatModel(BaseChatModel):
@@ -102,24 +83,24 @@ class GuardedChatModel(BaseChatModel):
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object) -> AIMessage:
         """Like the inner model's."""
-        entry = drive(self._entering(input, config))
+        entry, config = drive(self._entering(input, config))
         with entry.standing():
-            return super().invoke(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+            return super().invoke(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
     ) -> AIMessage:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        entry = await drive_async(self._entering(input, config))
+        entry, config = await drive_async(self._entering(input, config))
         with entry.standing():
-            return await super().ainvoke(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+            return await super().ainvoke(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
     ) -> Iterator[AIMessageChunk]:
         """Like the inner model's."""
-        entry = drive(self._entering(input, config))
-        chunks = super().stream(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+        entry, config = drive(self._entering(input, config))
+        chunks = super().stream(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
         with entry.standing():  # the call is made before the first chunk comes
             first = next(chunks)
         yield first
@@ -129,8 +110,8 @@ class GuardedChatModel(BaseChatModel):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object
     ) -> AsyncIterator[AIMessageChunk]:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        entry = await drive_async(self._entering(input, config))
-        chunks = super().astream(entry.messages, entry.config, **kwargs)  # type: ignore[arg-type]
+        entry, config = await drive_async(self._entering(input, config))
+        chunks = super().astream(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
         with entry.standing():
             first = await anext(chunks)
         yield first
@@ -140,42 +121,54 @@ class GuardedChatModel(BaseChatModel):
     def stream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Like the inner model's."""
         if kwargs.get("version") == "v3":  # the other versions call `stream`
-            entry = drive(self._entering(cast("LanguageModelInput", input), config))
-            return super().stream_events(entry.messages, entry.config, **kwargs)  # type: ignore[call-overload]
+            entry, config = drive(self._entering(cast("LanguageModelInput", input), config))
+            return super().stream_events(entry.reading.messages, config, **kwargs)  # type: ignore[call-overload]
         return super().stream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Like the inner model's. With ``version="v3"`` the gates run in the loop's way."""
         if kwargs.get("version") == "v3":
-            entry = drive(self._entering(cast("LanguageModelInput", input), config))
-            return super().astream_events(entry.messages, entry.config, **kwargs)  # type: ignore[call-overload]
+            entry, config = drive(self._entering(cast("LanguageModelInput", input), config))
+            return super().astream_events(entry.reading.messages, config, **kwargs)  # type: ignore[call-overload]
         return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
-        if HERE.get() is not None:
+        if self._entered() is not None:
             return super().generate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        with _Entry([], {}, here := drive(self.runs.here(uuid4().hex))).standing():
-            cleaned = [drive(self.exchange(here).cleaned(each)) for each in messages]
-            return super().generate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
+        here = drive(self.runs.here(uuid4().hex))
+        readings = [drive(self.exchange(here).read(each)) for each in messages]
+        with _all_of(self.enforcer, here, readings).standing():
+            return super().generate([reading.messages for reading in readings], *args, **kwargs)  # type: ignore[arg-type]
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        if HERE.get() is not None:
+        if self._entered() is not None:
             return await super().agenerate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        with _Entry([], {}, here := await drive_async(self.runs.here(uuid4().hex))).standing():
-            cleaned = [await drive_async(self.exchange(here).cleaned(each)) for each in messages]
-            return await super().agenerate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
+        here = await drive_async(self.runs.here(uuid4().hex))
+        readings = [await drive_async(self.exchange(here).read(each)) for each in messages]
+        with _all_of(self.enforcer, here, readings).standing():
+            return await super().agenerate([reading.messages for reading in readings], *args, **kwargs)  # type: ignore[arg-type]
 
-    async def _entering(self, input: LanguageModelInput, config: RunnableConfig | None) -> _Entry:
+    def _entered(self) -> Entered | None:
+        """The call that this guard is looking after already."""
+        entered = ENTERED.get()
+        return entered if entered is not None and entered.enforcer is self.enforcer else None
+
+    async def _entering(
+        self, input: LanguageModelInput, config: RunnableConfig | None
+    ) -> tuple[Entered, RunnableConfig]:
         """Decide what goes into a run before it begins, and name the run, so that both belong together."""
         config = ensure_config(config)
         run_id = config.get("run_id") or uuid4()
         config["run_id"] = run_id
+        messages = self._convert_input(input).to_messages()
+        entered = self._entered()
+        if entered is not None and (known := entered.reading.again(messages)) is not None:
+            return Entered(self.enforcer, entered.here, known), config
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = await self.runs.here(str(parent), config=config)
-        messages = await self.exchange(here).cleaned(self._convert_input(input).to_messages())
-        return _Entry(messages, config, here)
+        return Entered(self.enforcer, here, await self.exchange(here).read(messages)), config
 
     def exchange(self, here: Here) -> Exchange:
         """What happens around a call of this model that is made here."""
@@ -190,7 +183,9 @@ class GuardedChatModel(BaseChatModel):
         """The call, where the run stands that LangChain has begun for it."""
         run_id = str(run_manager.run_id) if run_manager else uuid4().hex
         parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
-        return await self.exchange(HERE.get() or await self.runs.here(parent)).run(messages, run_id, call)
+        entered = self._entered()
+        here = entered.here if entered is not None else await self.runs.here(parent)
+        return await self.exchange(here).run(messages, run_id, call)
 
     def _generate(
         self,
@@ -245,6 +240,15 @@ class GuardedChatModel(BaseChatModel):
             lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
             lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
+
+
+def _all_of(enforcer: Enforcer, here: Here, readings: Sequence[Reading]) -> Entered:
+    """Several conversations of one call as one reading, in which each message is found again."""
+    messages, decisions = list[BaseMessage](), dict[int, Decision]()
+    for reading in readings:
+        decisions.update({len(messages) + index: decision for index, decision in reading.decisions.items()})
+        messages += reading.messages
+    return Entered(enforcer, here, Reading(messages, decisions))
 
 
 def guard_model(
