@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -287,7 +288,10 @@ def _fingerprint(value: object) -> str:
     """A digest of a content; a text's, made often and fast, is never that of a tree."""
     if isinstance(value, str):
         return hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16, person=b"text").hexdigest()
-    return call_digest("", value)
+    try:
+        return call_digest("", value)
+    except RecursionError:  # nested too deeply to be known again; gates find it unreadable
+        return secrets.token_hex(16)
 
 
 def _action(event: Event) -> str:

@@ -11,7 +11,8 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 from uuid import UUID
@@ -22,7 +23,7 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause, raise_block
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause
 from guardrails_mw.adapters.messages import (
     call_event,
     last_answer,
@@ -85,7 +86,7 @@ class GuardrailsHandler(BaseCallbackHandler):
     def __init__(self, enforcer: Enforcer, runs: Runs, actor: Actor | None = None, seam: Seam = CALLBACKS) -> None:
         self._enforcer, self._runs, self._actor, self._seam = enforcer, runs, actor, seam
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
-        self._tripped: OrderedDict[UUID, Decision] = OrderedDict()
+        self._tripped: OrderedDict[UUID, BlockedInGraph] = OrderedDict()
         self._turns: OrderedDict[tuple[UUID, str], int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -106,7 +107,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             with self._lock:
                 tripped = self._tripped.pop(run_id, None)
             if tripped is not None:
-                self._raise(tripped)
+                raise tripped
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """Forget the run."""
@@ -130,7 +131,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         if (metadata or {}).get("guardrails") == id(self._enforcer):
             entry.guarded = True
             return
-        with _FailClosed():
+        with self._failing_closed(entry):
             here = self._here(entry)
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
@@ -162,7 +163,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is None or entry.guarded or entry.streaming or Stage.OUTPUT not in self._seam.powers:
             return
         entry.streaming = True
-        with _FailClosed():
+        with self._failing_closed(entry):
             here = entry.here or self._here(entry)
             event = here.event(Stage.OUTPUT, Origin.MODEL, Content(None), "stream", str(run_id))
             decision = drive(self._enforcer.engine.streaming(event, self._seam))
@@ -174,7 +175,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         entry = self._close(run_id)
         if entry is None or entry.guarded:
             return
-        with _FailClosed():
+        with self._failing_closed(entry):
             answers = [_message(generation) for batch in response.generations for generation in batch]
             self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
@@ -206,7 +207,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         if call_id and calling is not None and calling.covers(id(self._enforcer), call_id, str(run_id)):
             entry.guarded, entry.calling = True, calling
             return
-        with _FailClosed():
+        with self._failing_closed(entry):
             here = self._here(entry)
             args: Mapping[str, Json] = inputs if inputs is not None else {"input": input_str}  # type: ignore[assignment]
             entry.call = ToolCall(name, args, call_id or ("" if here.where.task else str(run_id)))
@@ -227,7 +228,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         entry = self._close(run_id)
         if entry is None or entry.guarded:
             return
-        with _FailClosed():
+        with self._failing_closed(entry):
             self._settle(entry, Outcome("done", time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             call = entry.call or ToolCall("", id=str(run_id))
@@ -282,7 +283,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         with self._lock:
             tripped = self._tripped.get(entry.root)
         if tripped is not None:
-            self._raise(tripped)
+            raise tripped
         seam = here.within(self._seam)
         decision = drive(self._enforcer.deciding(event, seam))
         if earlier and decision.event.content.value != event.content.value:
@@ -293,14 +294,29 @@ class GuardrailsHandler(BaseCallbackHandler):
         return decision
 
     def _trip(self, decision: Decision, entry: _Open) -> NoReturn:
+        """Raise the block, and whenever this top-level run goes on in spite of it raise it again."""
+        mark = self._enforcer.mark(decision)
+        block = BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+        self._latch(entry, block)
+        raise block
+
+    def _latch(self, entry: _Open, block: BlockedInGraph) -> None:
         with self._lock:
-            self._tripped[entry.root] = decision
+            self._tripped[entry.root] = block
             while len(self._tripped) > _MAX_OPEN:
                 self._tripped.popitem(last=False)
-        self._raise(decision)
 
-    def _raise(self, decision: Decision) -> NoReturn:
-        raise_block(self._enforcer, decision)
+    @contextmanager
+    def _failing_closed(self, entry: _Open) -> Iterator[None]:
+        """Turn every failure of the handler itself into a block: LangChain skips a hook that fails oddly."""
+        try:
+            yield
+        except GraphBubbleUp:
+            raise
+        except Exception:  # noqa: BLE001 - whatever failed, nothing was decided
+            block = BlockedInGraph("", "", "callbacks", "error.callback")
+            self._latch(entry, block)
+            raise block from None
 
     def _settle(self, entry: _Open, outcome: Outcome) -> None:
         if entry.decision is not None:
@@ -335,17 +351,6 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is not None and entry.calling is not None:
             entry.calling.over(str(run_id))
         return entry
-
-
-class _FailClosed:
-    """Turns every failure of the handler itself into a block: LangChain skips a hook that fails oddly."""
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and isinstance(error, Exception) and not isinstance(error, GraphBubbleUp):
-            raise BlockedInGraph("", "", "callbacks", "error.callback") from None
 
 
 def _readable(output: object) -> str:

@@ -34,7 +34,7 @@ from guardrails_mw.adapters.messages import (
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
 from guardrails_mw.seam import MIDDLEWARE, Seam
-from guardrails_mw.verdict import Decision, Outcome
+from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import Either
 
 __all__ = ["ANSWERED", "ENTERED", "Call", "Entered", "Exchange", "Reading"]
@@ -167,17 +167,17 @@ class Exchange:
         What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
         """
         reading, seam = await self.read(messages), self.here.within(self.seam)
-        answered = last_answer(messages)
+        answered, checked = last_answer(messages), list(reading.messages)
         for index, decision in reading.decisions.items():
-            if index <= answered:
-                continue
-            if decision.stage is Stage.INPUT:
+            if decision.stage is Stage.INPUT and (index > answered or decision.action is Action.ASK):
                 ruled = await self.enforcer.answering(decision, seam, pause, resuming=self.here.resuming)
-                if ruled.blocked:
+                if ruled.blocked and index > answered:
                     return reading.messages, ruled
-            elif decision.blocked and self.enforcer.manners.raises(decision.stage):
+                if ruled.blocked:
+                    checked[index] = with_content(checked[index], self.enforcer.passed(ruled).value)
+            elif index > answered and decision.blocked and self.enforcer.manners.raises(decision.stage):
                 return reading.messages, decision
-        return list(reading.messages), None
+        return checked, None
 
     async def _attempt(
         self, messages: list[BaseMessage], attempt: str, call: Call
