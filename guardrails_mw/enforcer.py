@@ -195,7 +195,9 @@ class Enforcer:
         if approval.state == EXECUTED:
             return await self.blocked(decision, "approval", "approval.spent")
         if approval.state != APPROVED:
-            return await self.blocked(decision, "approval", f"approval.{approval.state}")
+            reason = f"approval.{approval.state}"
+            note = f"blocked: {reason}. {approval.feedback}" if approval.feedback else ""
+            return await self.blocked(decision, "approval", reason, note)
         if approval.digest != call_digest(_action(decision.event), decision.would.value):
             return await self.blocked(decision, "approval", "approval.other_call")
         if approval.new_args is not None:
@@ -235,9 +237,9 @@ class Enforcer:
             with suppress(StoreError, UnknownApproval):
                 self.approvals.unclaim(decision.approval)
 
-    async def blocked(self, decision: Decision, gate: str, reason: str) -> Decision:
+    async def blocked(self, decision: Decision, gate: str, reason: str, note: str = "") -> Decision:
         """The same decision, turned into a block and recorded as one; what its gates hold is released."""
-        checks = (*decision.checks, Check(gate, Verdict.block(reason)))
+        checks = (*decision.checks, Check(gate, Verdict.block(reason, note=note)))
         self.engine.settle(decision, Outcome("released"))
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
         block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())

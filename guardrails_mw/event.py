@@ -105,7 +105,7 @@ class ToolCall:
     """A tool the model wants to run, or whose result came back."""
 
     name: str
-    args: Mapping[str, Json] = field(default_factory=dict)
+    args: Mapping[str, Json] = field(default_factory=dict, repr=False)
     id: str = ""
     valid: bool = True
     """False when the model's arguments were not valid JSON; `args` is then empty."""
@@ -132,7 +132,7 @@ class Part:
     ``video``, ``file``, ``object``, ``unknown`` or ``too_deep``.
     """
 
-    text: str
+    text: str = field(repr=False)
     path: Path = ()
     kind: str = "text"
 
@@ -199,7 +199,7 @@ class Content:
     {'to': '[EMAIL]', 'n': 1}
     """
 
-    value: object
+    value: object = field(repr=False)
     blocks: bool = False
 
     @cached_property

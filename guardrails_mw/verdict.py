@@ -8,7 +8,7 @@ never changes what a stage decides.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 from guardrails_mw.event import Content, Event, Stage
@@ -41,6 +41,9 @@ class Action(IntEnum):
         """The name as policies and records spell it."""
         return self.name.lower()
 
+    def __str__(self) -> str:
+        return self.word
+
 
 class Operator(IntEnum):
     """How an edit hides a value. Where edits overlap, the higher one wins."""
@@ -66,7 +69,7 @@ class Edit:
 
     start: int
     end: int
-    text: str
+    text: str = field(repr=False)
     part: int = 0
     operator: Operator = Operator.MASK
 
@@ -106,7 +109,7 @@ class Verdict:
     score: float | None = None
     threshold: float | None = None
     remedy: Remedy = Remedy.REFUSE
-    note: str = ""
+    note: str = field(default="", repr=False)
 
     @classmethod
     def allow(
