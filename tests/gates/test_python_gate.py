@@ -15,7 +15,7 @@ from guardrails_mw.gates.python import PythonConfig, PythonGate
 from guardrails_mw.verdict import Action, Edit, Finding, Remedy, Verdict
 from guardrails_mw.workers import IsolatedWorker
 
-MODULE = '''
+MODULE = """
 from guardrails_mw.verdict import Verdict
 
 def no_competitors(event, names=("Acme",), *, at="block"):
@@ -42,7 +42,7 @@ def yes(event): return True
 def text(event): return "allow"
 def fails(event): raise NotImplementedError
 def two(event, needed): return Verdict.allow()
-'''
+"""
 HELLO = Event(Stage.INPUT, Content("buy from Acme"))
 
 

@@ -28,7 +28,7 @@ ANSWER = {
     "additionalProperties": False,
 }
 GOOD = {"status": "open", "lines": [{"n": 1}]}
-MODELS = '''
+MODELS = """
 from datetime import date
 from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
@@ -59,7 +59,7 @@ answer = Answer
 def function(): ...
 class NoModel:
     x: object
-'''
+"""
 
 
 @pytest.fixture
@@ -228,7 +228,7 @@ def test_the_form_of_a_message():
     """A message is place, keyword and expectation."""
     check = SchemaCheck(ANSWER)
     assert check.problems({"lines": [{"n": "x"}], "x": 1, "status": 3}) == [
-        "at $.status: 'enum' expected [\"open\", \"closed\"]",
+        'at $.status: \'enum\' expected ["open", "closed"]',
         "at $.lines[0].n: 'type' expected integer",
         "at $: 'additionalProperties' expected no other keys",
     ]

@@ -74,6 +74,7 @@ def test_the_key_is_not_shown():
 
 def test_every_window_is_sent_and_the_worst_counts(chat_server):
     """A long text is sent in overlapping pieces; one unsafe piece blocks the whole."""
+
     def reply(request):
         text = request["messages"][-1]["content"]
         return {"choices": [{"message": {"content": "unsafe\nS9" if "bomb" in text else "safe"}}]}
@@ -152,6 +153,7 @@ def test_a_server_that_is_not_http_is_an_error():
     from threading import Thread
 
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def serve() -> None:
             with server.accept()[0] as peer:
                 peer.recv(65536)
