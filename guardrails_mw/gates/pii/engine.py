@@ -19,8 +19,9 @@ from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
 from guardrails_mw.gates.pii.context import boosted
 from guardrails_mw.gates.pii.disguise import undisguised
-from guardrails_mw.gates.pii.finders import EmailFinder, PhoneFinder, Span, UrlFinder
-from guardrails_mw.gates.pii.matching import Match, distinct
+from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
+from guardrails_mw.gates.pii.matching import Match, Span, distinct
+from guardrails_mw.gates.pii.phones import PhoneFinder
 from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
 from guardrails_mw.gates.pii.presidio import Library, Recognizer, load
 from guardrails_mw.gates.pii.profiles import Profile
@@ -103,7 +104,7 @@ class Engine:
 
 def _search(entity: str, recognizer: Recognizer, profile: Profile) -> Search:
     if entity == "PHONE_NUMBER":
-        return PhoneFinder(recognizer.supported_regions, recognizer.leniency, profile.least_digits, _remaining).spans
+        return PhoneFinder(recognizer.supported_regions, profile.least_digits, _remaining).spans
     if entity == "EMAIL_ADDRESS":
         return _Validated(recognizer, EmailFinder().spans)
     if entity == "URL":
