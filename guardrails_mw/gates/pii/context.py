@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from guardrails_mw.gates.pii.matching import Match
+from guardrails_mw.placeholder import CHECK_LETTERS
 
 __all__ = ["PLACEHOLDER", "boosted", "split_name"]
 
-PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_]{2,30}(?::[0-9a-f]{8})?\]")
-"""What replaces a value: ``[EMAIL_ADDRESS]`` or ``[EMAIL_ADDRESS:1f0c22aa]``."""
+PLACEHOLDER = re.compile(rf"\[[A-Z][A-Z_]{{2,40}}(?::[0-9a-f]{{8}}|_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})?\]")
+"""What replaces a value: ``[EMAIL_ADDRESS]``, ``[EMAIL_ADDRESS:1f0c22aa]`` or ``[[EMAIL_ADDRESS_1_kvqdzw]]``."""
 
 _WORD = re.compile(rf"{PLACEHOLDER.pattern}|[^\W\d_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -83,4 +84,13 @@ def _words(text: str) -> Iterator[re.Match[str]]:
 
 
 def _supported(wanted: Sequence[str], near: Iterable[str]) -> bool:
-    return any(word in (w, f"{w}s") if len(w) <= _SHORT else w in word for word in near for w in wanted)
+    around = list(near)
+    return any(_stands(word, around) for word in wanted)
+
+
+def _stands(word: str, around: Sequence[str]) -> bool:
+    if " " in word:
+        return all(_stands(each, around) for each in word.split())
+    if len(word) <= _SHORT:
+        return any(w in (word, f"{word}s") for w in around)
+    return any(word in w for w in around)

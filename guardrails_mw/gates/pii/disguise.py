@@ -20,9 +20,7 @@ __all__ = ["Plain", "undisguised"]
 _ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: [0-9]){8}")
 _INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 _WIDE = "\uff01-\uff5e"
-_DISGUISE = re.compile(
-    rf"%[2-7][0-9A-Fa-f]|\b\d(?: \d){{8,18}}\b(?! \d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d"
-)
+_DISGUISE = re.compile(rf"%[2-7][0-9A-Fa-f]|\b\d(?: \d){{8,18}}\b(?! \d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d")
 _WIDE_SHIFT = 0xFEE0
 
 

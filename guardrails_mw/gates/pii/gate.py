@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -12,14 +13,19 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
 from guardrails_mw.gates.pii.context import split_name
+from guardrails_mw.gates.pii.countries import COUNTRIES
 from guardrails_mw.gates.pii.engine import Engine
-from guardrails_mw.gates.pii.profiles import ENTITIES, MODEL_ENTITIES, PROFILES
+from guardrails_mw.gates.pii.ner import MODEL_ENTITIES, USUAL_ENTITIES, Ner, NerConfig
+from guardrails_mw.gates.pii.presidio import Library, load, national
+from guardrails_mw.gates.pii.profiles import ENTITIES, PROFILES, Profile
 from guardrails_mw.gates.pii.replacement import Replacer, Style, hidden
+from guardrails_mw.gates.pii.sources import RecognizerConfig, Source
+from guardrails_mw.gates.pii.sources import added as recognized
 from guardrails_mw.verdict import Edit, Finding, Operator, Verdict
 
 __all__ = ["PiiConfig", "PiiGate"]
 
-_OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH}
+_OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
 
 
 class PiiConfig(GateConfig):
@@ -34,9 +40,16 @@ class PiiConfig(GateConfig):
     action: Literal["edit", "flag", "ask", "block"] = "edit"
     """What a finding means. Values are hidden under every action."""
     style: Style = "remove"
-    """``remove`` names the kind of value, ``mask`` keeps the last four characters, ``hash`` a keyed fingerprint."""
+    """``remove`` names the kind of value, ``mask`` keeps the last four characters, ``hash`` a keyed fingerprint,
+    ``token`` a placeholder that becomes the value again for the user and for tools with ``sees: raw``."""
     min_score: float | None = Field(default=None, ge=0, le=1)
     """Least score that counts, for every entity; the profile's own if left out."""
+    countries: tuple[str, ...] = ()
+    """Countries whose identifiers are looked for too, such as ``uk``, ``de``, ``in``."""
+    recognizers: tuple[RecognizerConfig, ...] = ()
+    """Recognizers of your own."""
+    ner: NerConfig | None = None
+    """A named-entity model, for PERSON, LOCATION and ORGANIZATION."""
 
 
 class PiiGate(Gate):
@@ -46,27 +59,55 @@ class PiiGate(Gate):
     have no longest form, and none has a space in it.
     """
 
-    stages: ClassVar[frozenset[Stage]] = frozenset(
-        {Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT}
-    )
+    stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
     config_type = PiiConfig
-    look_back = 400
-    max_span = 1024
+    look_back: int | None = 400
+    max_span: int | None = 1024
 
-    def __init__(self, name: str, engine: Engine, replacer: Replacer, action: str = "edit") -> None:
+    def __init__(
+        self, name: str, engine: Engine, replacer: Replacer, action: str = "edit", cost: Cost = Cost.LINEAR
+    ) -> None:
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
-        self.cost = Cost.LINEAR if engine.exact else Cost.BLOCKING
+        self.cost = cost if engine.exact and engine.model is None else Cost.BLOCKING
+        if engine.model is not None:  # what a model says of a word depends on the whole text
+            self.look_back = self.max_span = None
 
     @classmethod
     def build(cls, config: GateConfig, site: Site) -> PiiGate:
-        """Raises `PolicyError` for an entity that no pattern finds, or when Presidio is not installed."""
+        """Raises `PolicyError` for what cannot be found, a recognizer or model that cannot be used, or no Presidio."""
         assert isinstance(config, PiiConfig)
+        field = f"gates.{site.name}"
+        library = _library(config.countries, field)
+        added = [
+            source
+            for i, each in enumerate(config.recognizers)
+            for source in recognized(each, f"{field}.recognizers.{i}")
+        ]
         profile = PROFILES[config.profile].at_least(config.min_score)
-        entities = profile.entities if config.entities is None else config.entities
-        for entity in entities:
-            _check_entity(entity, f"gates.{site.name}.entities")
-        return cls(site.name, Engine(profile, entities), Replacer(config.style, site.secret), config.action)
+        national = {entity: profile.national for entity in library.recognizers if entity not in ENTITIES}
+        if config.min_score is None:
+            profile = profile.with_least({**national, **_least(added)})
+        entities = _entities(config, profile, national)
+        model = None
+        if config.ner is not None:
+            model = Ner(
+                config.ner, entities & MODEL_ENTITIES | set(config.ner.labels.values()), site.base, f"{field}.ner"
+            )
+        own = {source.entity for source in added}
+        known = set(library.recognizers) | own
+        for entity in sorted(entities - (MODEL_ENTITIES if model else frozenset())):
+            _check_entity(entity, known, f"{field}.entities")
+        chosen = entities & set(library.recognizers)
+        engine = Engine(
+            profile,
+            chosen,
+            library,
+            [each for each in added if config.entities is None or each.entity in entities],
+            model,
+        )
+        cost = Cost.BLOCKING if any(each.use for each in config.recognizers) else Cost.LINEAR
+        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It edits under every action."""
@@ -88,19 +129,47 @@ class PiiGate(Gate):
         return say("pii", edits=edits, findings=findings)
 
     def warm(self) -> None:
-        """Search a text that every recognizer looks at: patterns, number plans and suffixes get loaded."""
-        self.engine.find(_EVERYTHING)
-
-
-_EVERYTHING = "\u0130 a@b.co http://x.org 4111 1111 1111 1111 +1 212-555-0123 DE89370400440532013000 219-09-9999"
+        """Load patterns, number plans, suffixes and the model."""
+        self.engine.load()
 
 
 def _hints(part: Part) -> list[str]:
     return split_name(part.context) if part.path and part.kind != "key" else []
 
 
-def _check_entity(entity: str, field: str) -> None:
+def _library(countries: Sequence[str], field: str) -> Library:
+    """Presidio's general recognizers and those of some countries."""
+    library = load()
+    recognizers = dict(library.recognizers)
+    for country in countries:
+        if country not in COUNTRIES:
+            problem = f"unknown country '{country}': {nearest(country, list(COUNTRIES))}"
+            raise PolicyError(problem, field=f"{field}.countries")
+        recognizers = {**national(country).recognizers, **recognizers}
+    return Library(recognizers, library.known)
+
+
+def _least(added: Sequence[Source]) -> dict[str, float]:
+    return {source.entity: source.least for source in added if source.least is not None}
+
+
+def _entities(config: PiiConfig, profile: Profile, countries: Iterable[str]) -> frozenset[str]:
+    """What is looked for: what the policy lists, or the profile's, the countries' and the model's."""
+    if config.entities is not None:
+        return frozenset(config.entities)
+    of_countries = (entity for country in config.countries for entity in national(country).recognizers)
+    of_model = USUAL_ENTITIES if config.ner else frozenset[str]()
+    return profile.entities | set(countries) | set(of_countries) | of_model
+
+
+def _check_entity(entity: str, known: Collection[str], field: str) -> None:
+    if entity in known:
+        return
     if entity in MODEL_ENTITIES:
-        raise PolicyError(f"'{entity}' needs a named-entity model, which this gate does not ship", field=field)
-    if entity not in ENTITIES:
-        raise PolicyError(f"unknown entity '{entity}': {nearest(entity, list(ENTITIES))}", field=field)
+        hint = "ner: {engine: spacy, model: en_core_web_sm} after pip install 'guardrails-mw[ner-spacy]'"
+        problem = f"'{entity}' needs a named-entity model; add for example {hint}, or engine gliner or transformers"
+        raise PolicyError(problem, field=field)
+    country = next((name for name in COUNTRIES if entity in national(name).recognizers), "")
+    if country:
+        raise PolicyError(f"'{entity}' belongs to a country; add countries: [{country}]", field=field)
+    raise PolicyError(f"unknown entity '{entity}': {nearest(entity, sorted(known))}", field=field)

@@ -41,6 +41,7 @@ class _Plan:
         self.prefix = re.compile(metadata.national_prefix_for_parsing or "(?!)")
         self._transform = metadata.national_prefix_transform_rule
         general = metadata.general_desc
+        assert general is not None  # every plan has one
         self._form = general.national_number_pattern or "(?!)"
         self._general = re.compile(self._form).fullmatch
         self._possible, self._local = set(general.possible_length), set(general.possible_length_local_only)
@@ -111,9 +112,10 @@ class _Plan:
 
 
 def _format(each: NumberFormat) -> tuple[Match | None, Match, bool]:
+    assert each.pattern is not None  # every format has one
     leading, rule = each.leading_digits_pattern, each.national_prefix_formatting_rule
     optional = each.national_prefix_optional_when_formatting
-    needed = bool(rule) and not optional and not re.fullmatch(r"\(?\\1\)?", rule)
+    needed = bool(rule) and not optional and not re.fullmatch(r"\(?\\1\)?", rule or "")
     match = re.compile(leading[-1]).match if leading else None
     return match, re.compile(each.pattern).fullmatch, needed
 
@@ -180,7 +182,8 @@ class Plans:
     def __init__(self, regions: Sequence[str]) -> None:
         from phonenumbers import PhoneMetadata
 
-        plans = [_Plan(PhoneMetadata.metadata_for_region(name, None)) for name in regions]
+        found = [PhoneMetadata.metadata_for_region(name, None) for name in regions]
+        plans = [_Plan(each) for each in found if each is not None]
         self.all = (1 << len(plans)) - 1
         self._openings: dict[tuple[str, int], list[tuple[int, _Plan]]] = {}
         for opening in map("{:02}".format, range(100)):

@@ -24,7 +24,9 @@ _MAX_INPUT = 250
 _PLUS = "+\uff0b"
 _LEAD = "([\uff08\uff3b" + _PLUS
 _BRACKETS = regex.compile(r"[()\[\]\uff08\uff09\uff3b\uff3d]")
-_PUNCTUATION = "\\-\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d.\\[\\]/"
+_PUNCTUATION = (
+    "\\-\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d.\\[\\]/"
+)
 _SIMPLE = regex.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
 """A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
 _PAIR = regex.compile(r"\D*\d\d\D*")
@@ -44,12 +46,11 @@ class PhoneFinder:
     [(5, 19, 0.4)]
     """
 
-    def __init__(
-        self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool
-    ) -> None:
-        import phonenumbers.phonenumbermatcher as matching
+    def __init__(self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool) -> None:
+        from phonenumbers import phonenumbermatcher as matching
+        from phonenumbers import phonenumberutil as parsing
 
-        self._matching, self._names = matching, tuple(regions)
+        self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
         self._plans, self._least, self._tick = _plans(self._names), least_digits, tick
 
     def spans(self, text: str) -> Iterator[Span]:
@@ -79,7 +80,7 @@ class PhoneFinder:
                     waiting[position] = waiting.get(position, 0) | bits
 
     def _alone(self, candidate: str) -> str:
-        second = self._matching._SECOND_NUMBER_START_PATTERN.search(candidate)  # noqa: SLF001
+        second = self._parsing._SECOND_NUMBER_START_PATTERN.search(candidate)  # noqa: SLF001
         return candidate[: second.start()] if second else candidate
 
     def _numbers(
@@ -127,7 +128,7 @@ class PhoneFinder:
     def _trimmed(self, part: str) -> str:
         if not part or part[-1].isalnum():
             return part
-        trailing = self._matching._UNWANTED_END_CHAR_PATTERN.search(part)  # noqa: SLF001
+        trailing = self._parsing._UNWANTED_END_CHAR_PATTERN.search(part)  # noqa: SLF001
         return part[: trailing.start()] if trailing else part
 
     def _apart(self, text: str, begin: int, end: int) -> bool:
@@ -161,8 +162,7 @@ class PhoneFinder:
 
     def _labelled(self, part: str) -> int:
         """Of a number with letters or signs, such as an extension."""
-        from phonenumbers import phonenumberutil as parsing
-
+        parsing = self._parsing
         number = parsing._extract_possible_number(part)  # noqa: SLF001
         if not parsing._is_viable_phone_number(number):  # noqa: SLF001
             return 0

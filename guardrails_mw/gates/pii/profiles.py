@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from guardrails_mw.gates.pii.countries import GENERIC_WORDS
 from guardrails_mw.gates.pii.matching import Match
 
-__all__ = ["ENTITIES", "MODEL_ENTITIES", "PROFILES", "Profile"]
+__all__ = ["ENTITIES", "PROFILES", "Profile"]
 
 Rule = Callable[[str, Match], bool]
 
@@ -23,9 +24,6 @@ ENTITIES = (
     "US_PASSPORT", "US_SSN", "UUID",
 )  # fmt: skip
 """What patterns can find."""
-
-MODEL_ENTITIES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP", "AGE", "TITLE", "MEDICAL_CONDITION"})
-"""What only a named-entity model can find; this package ships none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class Profile:
         requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
             lets the search be skipped.
         least_digits: telephone numbers with fewer digits are not looked for.
+        national: least score of the identifiers of countries that a policy names.
+        ignored: context words of those that say nothing.
     """
 
     entities: frozenset[str]
@@ -49,10 +49,23 @@ class Profile:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     least_digits: int = 0
+    national: float = 0.35
+    ignored: frozenset[str] = frozenset()
 
     def at_least(self, score: float | None) -> Profile:
         """The same profile with one least score for every entity; itself for None."""
         return self if score is None else replace(self, default=score, min_score={})
+
+    def with_least(self, scores: Mapping[str, float]) -> Profile:
+        """The same profile with a least score for entities that have none of their own."""
+        return replace(self, min_score={**scores, **self.min_score})
+
+    def words(self, entity: str, context: Sequence[str] | None) -> list[str]:
+        """Context words of an entity: the profile's own, or what is left of its recognizer's."""
+        if entity in self.context:
+            return list(self.context[entity])
+        words = (" ".join(each.strip(" #").lower().split()) for each in context or ())
+        return [word for word in words if word.replace(" ", "").isalpha() and word not in self.ignored]
 
     def keeps(self, text: str, match: Match) -> bool:
         """Whether a match with its final score counts."""
@@ -132,6 +145,8 @@ PROFILES: Mapping[str, Profile] = {
             "URL": r"https?://|www[0-9]{0,3}\.",
         },
         least_digits=7,
+        national=0.4,
+        ignored=GENERIC_WORDS,
     ),
     "strict": Profile(entities=frozenset(ENTITIES), default=0.35),
 }  # fmt: skip
