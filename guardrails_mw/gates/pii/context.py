@@ -65,14 +65,19 @@ def boosted(
     near: deque[str] = deque(maxlen=_WORDS_BEFORE)
     ahead = _words(text)
     word, taken = next(ahead, None), 0
+    supported: dict[str, bool] = {}  # holds until the next word
     for match in matches:
         while word is not None and word.start() < match.start:
             if word.start() >= taken:
                 near.extend(w for w in split_name(word.group()) if w not in _FILLERS)
+                supported.clear()
             word = next(ahead, None)
         score = match.score
-        if score < 1 and _supported(words.get(match.entity, ()), (*near, *given)):
-            score = min(max(score + _GAIN, _FLOOR), 1.0)
+        if score < 1:
+            if match.entity not in supported:
+                supported[match.entity] = _supported(words.get(match.entity, ()), (*near, *given))
+            if supported[match.entity]:
+                score = min(max(score + _GAIN, _FLOOR), 1.0)
         final = match._replace(score=score)
         if keeps(text, final):
             taken = max(taken, final.end)

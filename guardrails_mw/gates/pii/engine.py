@@ -18,7 +18,7 @@ import regex
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
 from guardrails_mw.gates.pii.context import boosted
-from guardrails_mw.gates.pii.disguise import Plain, undisguised
+from guardrails_mw.gates.pii.disguise import spelled_ssns, undisguised
 from guardrails_mw.gates.pii.escapes import decoded
 from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
 from guardrails_mw.gates.pii.matching import Match, Span, distinct
@@ -34,8 +34,6 @@ __all__ = ["Engine"]
 _OVERLAP = 2048
 _TIMEOUT = 5.0
 """Seconds one pattern may take on one window, if the deadline does not come first."""
-_DEPTH = 3
-"""How many times literals inside literals are decoded."""
 
 
 class Engine:
@@ -79,23 +77,17 @@ class Engine:
 
         Raises `GateError` (``pii.timeout`` or ``deadline``) rather than leaving something out.
         """
-        layers: list[Plain] = []
-        plain: Plain | None
-        for _ in range(_DEPTH):
-            plain = decoded(text)
-            if plain is None:
-                break
-            layers.append(plain)
-            text = plain.text
+        literal = decoded(text)
+        if literal is not None:
+            text = literal.text
         found = self._counting(text, hints)
         if self.model is not None:
             found = distinct([*found, *self.model.find(text)])
         plain = undisguised(text)
         if plain is not None:
-            found = distinct([*found, *map(plain.original, self._counting(plain.text, hints))])
-        for layer in reversed(layers):
-            found = [layer.original(match) for match in found]
-        return found
+            spelled = spelled_ssns(text) if "US_SSN" in self._words else []
+            found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])
+        return found if literal is None else [literal.original(match) for match in found]
 
     def load(self) -> None:
         """Load what the first search would load."""
@@ -104,17 +96,22 @@ class Engine:
         self.find(_EVERYTHING)
 
     def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
-        matches = self.matches(text)
+        matches = self.matches(text, hints)
         if not matches:
             return matches
         counting = boosted(text, matches, self._words, self._profile.keeps, hints)
         return [_unquoted(text, match) for match in counting]
 
-    def matches(self, text: str) -> list[Match]:
+    def matches(self, text: str, hints: Sequence[str] = ()) -> list[Match]:
         """Everything the searches match, before context and profile."""
         found: list[Match] = []
+        lower = ""
         for key in self._prefilter.hits(text):
             source = self._sources[key]
+            if source.beside and not hints:
+                lower = lower or text.lower()
+                if not any(word.split()[0] in lower for word in self._words[source.entity]):
+                    continue
             found += [Match(start, end, source.entity, score) for start, end, score in _spans(source, text)]
         return distinct(found) if len(found) > 1 else found
 

@@ -15,7 +15,9 @@ from guardrails_mw.gate import Cost, Gate, GateConfig, Site
 from guardrails_mw.gates.pii.context import split_name
 from guardrails_mw.gates.pii.countries import COUNTRIES
 from guardrails_mw.gates.pii.engine import Engine
+from guardrails_mw.gates.pii.forms import forms
 from guardrails_mw.gates.pii.ner import MODEL_ENTITIES, USUAL_ENTITIES, Ner, NerConfig
+from guardrails_mw.gates.pii.phones import remembering
 from guardrails_mw.gates.pii.presidio import Library, load, national
 from guardrails_mw.gates.pii.profiles import ENTITIES, PROFILES, Profile
 from guardrails_mw.gates.pii.replacement import Replacer, Style, hidden
@@ -79,7 +81,7 @@ class PiiGate(Gate):
         assert isinstance(config, PiiConfig)
         field = f"gates.{site.name}"
         library = _library(config.countries, field)
-        added = [
+        added = forms() + [
             source
             for i, each in enumerate(config.recognizers)
             for source in recognized(each, f"{field}.recognizers.{i}")
@@ -89,21 +91,22 @@ class PiiGate(Gate):
         if config.min_score is None:
             profile = profile.with_least({**national, **_least(added)})
         entities = _entities(config, profile, national)
-        model = None
+        model, of_model = None, frozenset[str]()
         if config.ner is not None:
-            model = Ner(
-                config.ner, entities & MODEL_ENTITIES | set(config.ner.labels.values()), site.base, f"{field}.ner"
-            )
+            of_model = entities & (MODEL_ENTITIES | set(config.ner.labels.values()))
+            model = Ner(config.ner, of_model, site.base, f"{field}.ner")
         own = {source.entity for source in added}
+        if config.entities is None:
+            entities |= own
         known = set(library.recognizers) | own
-        for entity in sorted(entities - (MODEL_ENTITIES if model else frozenset())):
+        for entity in sorted(entities - of_model):
             _check_entity(entity, known, f"{field}.entities")
         chosen = entities & set(library.recognizers)
         engine = Engine(
             profile,
             chosen,
             library,
-            [each for each in added if config.entities is None or each.entity in entities],
+            [each for each in added if each.entity in entities],
             model,
         )
         cost = Cost.BLOCKING if any(each.use for each in config.recognizers) else Cost.LINEAR
@@ -119,7 +122,9 @@ class PiiGate(Gate):
         findings: list[Finding] = []
         for index, part in event.texts():
             hints = _hints(part)
-            for match, text in hidden(part.text, partial(self.engine.find, hints=hints), self._replace):
+            with remembering():
+                found = hidden(part.text, partial(self.engine.find, hints=hints), self._replace)
+            for match, text in found:
                 start, end, entity, score = match
                 edits.append(Edit(start, end, text, index, _OPERATORS[self._replace.style]))
                 findings.append(Finding(entity, start, end, score, index))
@@ -158,7 +163,7 @@ def _entities(config: PiiConfig, profile: Profile, countries: Iterable[str]) -> 
     if config.entities is not None:
         return frozenset(config.entities)
     of_countries = (entity for country in config.countries for entity in national(country).recognizers)
-    of_model = USUAL_ENTITIES if config.ner else frozenset[str]()
+    of_model = USUAL_ENTITIES | set(config.ner.labels.values()) if config.ner else frozenset[str]()
     return profile.entities | set(countries) | set(of_countries) | of_model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import regex
@@ -52,6 +52,11 @@ class _Plan:
         self._types = [each for each in types if each is not None and each.national_number_pattern]
         self._kinds: dict[int, Match] = {}
         self._formats = [_format(each) for each in metadata.number_format]
+
+    @cached_property
+    def home(self) -> _Code:
+        """The calling code that the plan is part of."""
+        return _code(int(self.code))
 
     def issued(self, number: str) -> bool:
         """Whether it is a number of any type."""
@@ -185,12 +190,12 @@ class Plans:
         found = [PhoneMetadata.metadata_for_region(name, None) for name in regions]
         plans = [_Plan(each) for each in found if each is not None]
         self.all = (1 << len(plans)) - 1
-        self._openings: dict[tuple[str, int], list[tuple[int, _Plan]]] = {}
+        self._openings: dict[tuple[str, int], list[tuple[int, _Plan, bool]]] = {}
         for opening in map("{:02}".format, range(100)):
             for i, plan in enumerate(plans):
-                any_length = plan.prefixed(opening)
-                for length in range(_LONGEST + 1) if any_length else _code(int(plan.code)).lengths(opening):
-                    self._openings.setdefault((opening, length), []).append((1 << i, plan))
+                prefixed = plan.prefixed(opening)
+                for length in range(_LONGEST + 1) if prefixed else plan.home.lengths(opening):
+                    self._openings.setdefault((opening, length), []).append((1 << i, plan, prefixed))
 
     def valid(self, digits: str, written: str, *, plus: bool = False) -> int:
         """A bit for each region in which the digits are a valid number.
@@ -209,10 +214,15 @@ class Plans:
             if parts:
                 return self.all if parts[0].reached(parts[1]) else 0
         found = 0
-        for bit, plan in self._openings.get((digits[:_OPENING], len(digits)), ()):
-            if _dialled(plan, digits, written, plus):
+        for bit, plan, prefixed in self._openings.get((digits[:_OPENING], len(digits)), ()):
+            if _dialled(plan, digits, written, plus) if prefixed else not plus and _local(plan, digits, written):
                 found |= bit
         return found
+
+
+def _local(plan: _Plan, number: str, written: str) -> bool:
+    """Whether a number that begins with no prefix is valid as it stands."""
+    return plan.home.valid(number) and not plan.home.main.lacks_prefix(number, written)
 
 
 def _dialled(plan: _Plan, digits: str, written: str, plus: bool) -> bool:
@@ -222,11 +232,10 @@ def _dialled(plan: _Plan, digits: str, written: str, plus: bool) -> bool:
         rest = digits[abroad.end() :]
         parts = _split(rest) if len(rest) > _LEAST else None
         return parts is not None and parts[0].reached(parts[1])
-    home = _code(int(plan.code))
+    home = plan.home
     rest_or_none = plan.without_code(digits)
     if rest_or_none is not None:
         return home.reached(rest_or_none)
     if plus or len(digits) < _LEAST:
         return False
-    number = plan.national(digits)
-    return home.valid(number) and not home.main.lacks_prefix(number, written)
+    return _local(plan, plan.national(digits), written)

@@ -8,30 +8,44 @@ part of one is read once, for all regions.
 from __future__ import annotations
 
 import heapq
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-
-import regex
 
 from guardrails_mw.gates.pii.matching import Span
 from guardrails_mw.gates.pii.numbering import Plans
 
-__all__ = ["PhoneFinder"]
+__all__ = ["PhoneFinder", "remembering"]
 
 _SCORE = 0.4
 _MAX_INPUT = 250
 _PLUS = "+\uff0b"
 _LEAD = "([\uff08\uff3b" + _PLUS
-_BRACKETS = regex.compile(r"[()\[\]\uff08\uff09\uff3b\uff3d]")
+_BRACKETS = re.compile(r"[()\[\]\uff08\uff09\uff3b\uff3d]")
 _PUNCTUATION = (
     "\\-\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d.\\[\\]/"
 )
-_SIMPLE = regex.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
+_SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
 """A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
-_PAIR = regex.compile(r"\D*\d\d\D*")
-_NOT_DIGITS = regex.compile(r"\D+")
-_LETTER = regex.compile(r"[A-Za-z]")
+_PAIR = re.compile(r"\D*\d\d\D*")
+_NOT_DIGITS = re.compile(r"\D+")
+_LETTER = re.compile(r"[A-Za-z]")
+
+
+_SEEN: ContextVar[dict[str, int]] = ContextVar("guardrails_mw_phones_seen")
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Read no part of a number twice inside; afterwards everything is forgotten."""
+    token = _SEEN.set({})
+    try:
+        yield
+    finally:
+        _SEEN.reset(token)
 
 
 class PhoneFinder:
@@ -55,7 +69,7 @@ class PhoneFinder:
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
-        seen: dict[str, int] = {}
+        seen = _SEEN.get({})
         waiting = {0: self._plans.all}
         queue = [0]
         while queue:
@@ -145,15 +159,17 @@ class PhoneFinder:
 
     def _regions(self, part: str, bracketed: bool) -> int:
         """A bit for every region in which the part, standing alone, is a valid number."""
-        if len(part) > _MAX_INPUT or not self._enough(part) or (bracketed and self._is_reference(part)):
+        if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
             return 0
         simple = _SIMPLE.fullmatch(part)
         if simple:
             digits = _digits(simple.group(2))
             plus = bool(simple.group(1))
+            if len(digits) < self._least:
+                return 0
             viable = len(digits) > 2 or (not plus and _PAIR.fullmatch(part) is not None)
             return self._plans.valid(digits, digits, plus=plus) if viable else 0
-        return self._labelled(part)
+        return self._labelled(part) if self._enough(part) else 0
 
     def _is_reference(self, part: str) -> bool:
         """Brackets that do not match, or pages of a publication."""

@@ -68,6 +68,7 @@ _SPECIAL_SUFFIXES = ("example", "test", "invalid", "localhost", "local", "intern
 
 class _Domain(Protocol):
     fqdn: str
+    suffix: str
 
 
 class Pattern(Protocol):
@@ -160,7 +161,8 @@ def _package() -> _Package:
 
 
 def _domain_exists(_: Recognizer, address: str) -> bool:
-    return bool(_suffixes()(address).fqdn)
+    found = _suffixes()(address)
+    return bool(found.fqdn) or "." in found.suffix  # there is mail to ``gov.pl``
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from guardrails_mw.gates.pii.context import PLACEHOLDER
-from guardrails_mw.gates.pii.escapes import number_tokens, token_around
+from guardrails_mw.gates.pii.escapes import fitted, tokens
 from guardrails_mw.gates.pii.matching import Match
 
 __all__ = ["Hidden", "Replacer", "Style", "apply", "hidden"]
@@ -81,11 +81,11 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
     matches = _merged(_outside(text, find(text)))
     if not matches:
         return []
-    tokens = number_tokens(text)
-    matches = _merged(_whole_tokens(matches, tokens))
+    among = tokens(text)
+    matches = _merged(fitted(matches, among))
     stubborn: set[Match] = set()
     replaced: list[Hidden] = []
-    quoted = set(tokens)
+    quoted = {(token.start, token.end) for token in among if token.number}
     for _ in range(_ROUNDS):
         replaced = [Hidden(m, replace(m.entity, text[m.start : m.end], whole=m in stubborn)) for m in matches]
         replaced = [h._replace(text=f'"{h.text}"') if h.match[:2] in quoted else h for h in replaced]
@@ -93,19 +93,11 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
         fresh = _originals(replaced, _outside(result, find(result)))
         if not fresh:
             break
-        before, matches = matches, _merged(_whole_tokens([*matches, *fresh], tokens))
+        before, matches = matches, _merged(fitted([*matches, *fresh], among))
         if matches == before:
             starts = [m.start for m in matches]
             stubborn.update(matches[bisect_right(starts, f.start) - 1] for f in fresh)
     return replaced
-
-
-def _whole_tokens(matches: Sequence[Match], tokens: list[tuple[int, int]]) -> list[Match]:
-    """Matches inside a number of a JSON text, widened to the number: what replaces it will be a string."""
-    if not tokens:
-        return list(matches)
-    around = [(match, token_around(tokens, match.start, match.end)) for match in matches]
-    return [m._replace(start=token[0], end=token[1]) if token else m for m, token in around]
 
 
 def _outside(text: str, matches: Sequence[Match]) -> list[Match]:

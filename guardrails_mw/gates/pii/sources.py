@@ -36,6 +36,7 @@ class Source:
         needs: RE2 patterns of which one occurs in every text with a finding; none: always searched.
         whole: searched in one piece, whatever the text's length.
         least: least score that counts; the profile's if left out.
+        beside: whether findings count only near one of the words, so that a text without them is not searched.
     """
 
     entity: str
@@ -44,6 +45,7 @@ class Source:
     needs: Sequence[str] = ()
     whole: bool = False
     least: float | None = None
+    beside: bool = False
 
 
 class RecognizerConfig(BaseModel):
@@ -108,7 +110,7 @@ def added(config: RecognizerConfig, field: str) -> list[Source]:
     search = _Pattern(_compiled(pattern, f"{field}.pattern"), config.score, words=bool(config.deny))
     words = [word.lower() for word in config.context]
     least = min(config.score + 0.01, 1.0) if config.needs_context else config.score
-    return [Source(config.entity, search, words, [f"(?-ims:{pattern})"], least=least)]
+    return [Source(config.entity, search, words, [f"(?-ims:{pattern})"], least=least, beside=config.needs_context)]
 
 
 def _compiled(pattern: str, field: str) -> Find:
