@@ -11,7 +11,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 __all__ = ["Change", "View", "Way", "plain", "rewritten", "stay", "translated"]
 
@@ -29,20 +29,8 @@ _BADGES = {  # white letters on a black disc or square: no compatibility form le
 }
 
 
-class Change(NamedTuple):
-    """Characters ``[start, end)`` of a text become `new`."""
-
-    start: int
-    end: int
-    new: str
-
-
-class _Piece(NamedTuple):
-    """From `offset` on, a rewritten text came from ``[start, end)``: letter by letter where lengths agree."""
-
-    offset: int
-    start: int
-    end: int
+Change: TypeAlias = tuple[int, int, str]
+"""``(start, end, new)``: the characters ``[start, end)`` of a text become `new`."""
 
 
 def stay(start: int, end: int) -> tuple[int, int]:
@@ -53,7 +41,7 @@ def stay(start: int, end: int) -> tuple[int, int]:
 def rewritten(text: str, changes: Iterable[Change], way: Way) -> tuple[str, Way]:
     """The text with its changes made, in order and without overlap, and its way back.
 
-    >>> text, way = rewritten("a%20bc", [Change(1, 4, " ")], stay)
+    >>> text, way = rewritten("a%20bc", [(1, 4, " ")], stay)
     >>> text, way(1, 2), way(2, 4)
     ('a bc', (1, 4), (4, 6))
     """
@@ -69,30 +57,35 @@ def rewritten(text: str, changes: Iterable[Change], way: Way) -> tuple[str, Way]
 
 def translated(text: str, table: Mapping[int, str], way: Way) -> tuple[str, Way]:
     """The text with single characters replaced by any number of others, and its way back."""
-    changes = (Change(index, index + 1, table[ord(char)]) for index, char in enumerate(text) if ord(char) in table)
+    changes = ((index, index + 1, table[ord(char)]) for index, char in enumerate(text) if ord(char) in table)
     return text.translate(table), _through(changes, len(text), way)
 
 
 def _through(changes: Iterable[Change], length: int, way: Way) -> Way:
     """The way back through changes of a text; drawn when it is first walked."""
-    pieces: list[_Piece] = []
-    offsets: list[int] = []
+    pieces: list[tuple[int, int]] = []  # where each piece came from: letter by letter where lengths agree
+    offsets: list[int] = []  # where each piece begins, and where the last one ends
 
     def draw() -> None:
         position = offset = 0
-        for start, end, new in (*changes, Change(length, length, "")):
-            for origin, until, size in ((position, start, start - position), (start, end, len(new))):
-                if size:
-                    pieces.append(_Piece(offset, origin, until))
-                    offset += size
+        for start, end, new in (*changes, (length, length, "")):
+            if start > position:
+                offsets.append(offset)
+                pieces.append((position, start))
+                offset += start - position
+            if new:
+                offsets.append(offset)
+                pieces.append((start, end))
+                offset += len(new)
             position = end
-        offsets.extend([*(piece.offset for piece in pieces), offset])
+        offsets.append(offset)
 
     def source(position: int) -> tuple[int, int]:
         index = bisect_right(offsets, position) - 1
-        offset, start, end = pieces[index]
-        if offsets[index + 1] - offset == end - start:
-            return start + position - offset, start + position - offset + 1
+        start, end = pieces[index]
+        if offsets[index + 1] - offsets[index] == end - start:
+            start += position - offsets[index]
+            return start, start + 1
         return start, end
 
     def back(start: int, end: int) -> tuple[int, int]:

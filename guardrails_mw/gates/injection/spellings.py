@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import re2
 
-from guardrails_mw.gates.injection.folding import Change, View, Way, rewritten
+from guardrails_mw.gates.injection.folding import View, Way, rewritten
 
 __all__ = ["Speller"]
 
@@ -69,7 +69,7 @@ class Speller:
 
     def _corrected(self, text: str, way: Way) -> tuple[str, Way]:
         found = ((match, self._typos.get(match.group())) for match in _WORD.finditer(text))
-        return rewritten(text, [Change(*match.span(), word) for match, word in found if word], way)
+        return rewritten(text, [(*match.span(), word) for match, word in found if word], way)
 
     def _letters(self, text: str) -> str:
         """Look-alike letters and digits replaced, one by one, so that offsets stay."""

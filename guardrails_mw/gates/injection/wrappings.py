@@ -14,18 +14,26 @@ from collections.abc import Callable, Iterator
 
 import re2
 
-from guardrails_mw.gates.injection.folding import Change, View, Way, rewritten, stay, translated
+from guardrails_mw.gates.injection.folding import View, Way, rewritten, stay, translated
 
 __all__ = ["contents", "unwrapped", "visible"]
 
 _MATHEMATICAL = range(0x1D400, 0x1D800)
 _COMPATIBLE = re2.compile(
-    "[\uff05\uff06\uff10-\uff19\uff1b-\uff1e\uff21-\uff3c\uff41-\uff5a\U0001d400-\U0001d7ff\u00ad\u200b-\u200f\u2060-\u2064\ufeff]"
+    "[\uff03\uff05\uff06\uff10-\uff19\uff1b-\uff1e\uff21-\uff3c\uff41-\uff5a\U0001d400-\U0001d7ff\u00ad\u200b-\u200f\u2060-\u2064\ufeff]"
 )
 
 _PLAIN = {
     code: "" if unicodedata.category(chr(code)) == "Cf" else unicodedata.normalize("NFKC", chr(code))
-    for code in (0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x2060, 0x2065), *range(0xFF05, 0xFF5B), *_MATHEMATICAL)
+    for code in (
+        0xAD,
+        0xFEFF,
+        *range(0x200B, 0x2010),
+        *range(0x2060, 0x2065),
+        0xFF03,
+        *range(0xFF05, 0xFF5B),
+        *_MATHEMATICAL,
+    )
 }
 _HIDING = "[\U000e0020-\U000e007e]+|[\U000e0100-\U000e01ef\ufe00-\ufe0f]{4,}"
 _TAGS, _TAGGED = re.compile(_HIDING), re2.compile(_HIDING)  # one is fast where there are many, the other where none
@@ -108,9 +116,9 @@ def _hidden(source: str, way: Way) -> View | None:
         start, end = match.span()
         flag = _FLAG.match(source, start - 1) if start else None
         if flag is None or flag.end() != end + 1:
-            changes += [Change(position, start, ""), Change(start, end, match.group().translate(_UNHIDDEN))]
+            changes += [(position, start, ""), (start, end, match.group().translate(_UNHIDDEN))]
             position = end
-    text, back = rewritten(source, [*changes, Change(position, len(source), "")], way)
+    text, back = rewritten(source, [*changes, (position, len(source), "")], way)
     return View("hidden", text, back)
 
 
@@ -125,7 +133,7 @@ def _joined(source: str, way: Way) -> View | None:
             drop.update(range(match.start() + 1, match.end(), 2))
     for separator in separators - {" "}:
         drop.update(_between(source, separator))
-    text, back = rewritten(source, [Change(index, index + 1, "") for index in sorted(drop)], way)
+    text, back = rewritten(source, [(index, index + 1, "") for index in sorted(drop)], way)
     return View("joined", text, back)
 
 
@@ -148,7 +156,7 @@ def _between(source: str, separator: str) -> Iterator[int]:
 
 def _unescaped(source: str, way: Way) -> View | None:
     """Percent signs, character references and backslash escapes read as what they stand for."""
-    changes = [Change(*match.span(), _meaning(match.group())) for match in _ESCAPE.finditer(source)]
+    changes = [(*match.span(), _meaning(match.group())) for match in _ESCAPE.finditer(source)]
     if not changes:
         return None
     text, back = rewritten(source, changes, way)
@@ -171,7 +179,7 @@ def _bare(source: str, way: Way) -> View | None:
     tags = [match.span() for match in _TAG.finditer(source)]
     if not any(source[start - 1 : start].isalnum() and source[end : end + 1].isalnum() for start, end in tags):
         return None
-    text, back = rewritten(source, [Change(start, end, "") for start, end in tags], way)
+    text, back = rewritten(source, [(start, end, "") for start, end in tags], way)
     return View("bare", text, back)
 
 
@@ -186,11 +194,11 @@ def _decoded(source: str, way: Way) -> View | None:
     changes, position = [], 0
     for start, end, text in found:
         if start >= position:
-            changes += [Change(position, start, "\n"), Change(start, end, text)]
+            changes += [(position, start, "\n" if start > position else ""), (start, end, text)]
             position = end
     if not changes:
         return None
-    text, back = rewritten(source, [*changes, Change(position, len(source), "")], way)
+    text, back = rewritten(source, [*changes, (position, len(source), "")], way)
     return View("decoded", text, back)
 
 
