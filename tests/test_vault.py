@@ -55,6 +55,11 @@ def text(vault: Vault, scope: str, what: str) -> object:
     return vault.restore(scope, Content(what)).content.value
 
 
+def rows(store: Store) -> int:
+    """How many values are kept."""
+    return sum(key.rpartition(":")[2].isdigit() for key in store.keys("vault:"))
+
+
 def input_event(content: object, thread: str = "t1", tenant: str = "", stage: Stage = Stage.INPUT) -> Event:
     return Event(stage, Content(content), where=Where(thread=thread), actor=Actor("u", tenant=tenant))
 
@@ -90,8 +95,8 @@ def test_a_value_comes_back_in_its_scope_only(store: Store) -> None:
     assert text(vault, "a", f"to {token}.") == f"to {MAIL}."
     assert text(vault, "b", token) == token
     assert text(Vault(store, b"x" * 32), "a", token) == token
-    rows = {key: store.get(key) for key in store.keys("vault:") if key.endswith(":1")}
-    (one, first), (two, second) = rows.items()
+    kept = {key: store.get(key) for key in store.keys("vault:") if key.endswith(":1")}
+    (one, first), (two, second) = kept.items()
     assert store.swap(one, first, second)
     assert store.swap(two, second, first)
     assert text(vault, "a", token) == token
@@ -181,6 +186,7 @@ def test_parallel_branches_agree(store: Store) -> None:
     assert all(tokens == seen[0] for tokens in seen)
     assert len({token.split("_")[1] for token in seen[0]}) == 40
     assert [text(vault, "a", token) for token in seen[0]] == [f"{n}@x.org" for n in range(40)]
+    assert rows(store) == 40
 
 
 _CHILD = """
@@ -195,7 +201,7 @@ print(*(vault.token("a", "EMAIL", f"{n}@x.org") for n in range(60)))
 
 
 def test_processes_that_share_a_store_agree(tmp_path: Path) -> None:
-    """Two processes that hide the same values at once write the same tokens, and a third gives the values back."""
+    """Two processes that hide the same values at once write the same tokens and keep each once; a third restores."""
     path = tmp_path / "vault.db"
     SqliteStore(path).close()
     command = [sys.executable, "-c", _CHILD, str(path)]
@@ -208,6 +214,7 @@ def test_processes_that_share_a_store_agree(tmp_path: Path) -> None:
     assert first == second
     assert len(set(first)) == 60
     store = SqliteStore(path)
+    assert rows(store) == 60
     assert text(Vault(store, KEY), "a", " ".join(first)) == " ".join(f"{n}@x.org" for n in range(60))
     store.close()
 
