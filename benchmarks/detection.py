@@ -2,10 +2,12 @@
 
     python benchmarks/detection.py FILE.jsonl [FILE.jsonl.gz ...]
 
-A file holds one JSON object a line. Injection rows have ``text``, ``kind``, ``label`` (1 attack, 0 harmless) and
-``stage``; secrets rows have ``text`` and ``spans`` (``start``, ``end``, ``kind``), empty where there is none. Prints,
-for every kind, the share with its count and Wilson 95 % interval. Figures on data that rules were tuned on are
-in-sample.
+A file holds one JSON object a line. Injection rows have ``text``, ``kind``, ``source``, ``label`` (1 attack, 0
+harmless) and ``stage``; rewritten attacks also ``evasion`` (its name) and ``orig`` (the clear text); secrets rows have
+``text`` and ``spans`` (``start``, ``end``, ``kind``), empty where there is none. Prints, for every kind, the share with
+its count and Wilson 95 % interval; for attacks, what is left of each source's recall without the signatures that no
+other source calls for; and for rewritten attacks, how many of those blocked in clear are still blocked. Figures on data
+that rules were tuned on are in-sample.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class Row(TypedDict, total=False):
     kind: str
     source: str
     stage: str
+    evasion: str
+    orig: str
     spans: list[Span]
 
 
@@ -80,6 +84,50 @@ def injection(data: Iterable[Row]) -> dict[str, list[bool]]:
     return found
 
 
+def held_out(data: Iterable[Row]) -> dict[str, list[bool]]:
+    """Blocked or not, in attacks, when each source is judged only by signatures that another source calls for too.
+
+    A signature that finds something in one source alone may have learnt that source; this takes it away there.
+    """
+    gate = InjectionGate("injection")
+    seen: list[tuple[Row, dict[str, float], float]] = []
+    calls: dict[str, set[str]] = defaultdict(set)
+    for row in data:
+        if row["label"]:
+            verdict = gate.check(Event(Stage(row.get("stage", "input")), Content(row["text"])))
+            weights = {finding.type: finding.score for finding in verdict.findings}
+            seen.append((row, weights, (verdict.score or 0) - sum(weights.values())))
+            for name in weights:
+                calls[name].add(row.get("source", "?"))
+    found: dict[str, list[bool]] = defaultdict(list)
+    for row, weights, extra in seen:
+        kept = [weight for name, weight in weights.items() if calls[name] != {row.get("source", "?")}]
+        for how, score in (("all", sum(weights.values()) + extra), ("held out", sum(kept) + extra if kept else 0)):
+            found[f"{row['kind']}: {how}"].append(score > 1 - 1e-6)
+            found[f"{row['kind']} / {row.get('source', '?')}: {how}"].append(score > 1 - 1e-6)
+    return found
+
+
+def kept(data: Iterable[Row]) -> dict[str, list[bool]]:
+    """Still blocked or not, of the attacks that are blocked in clear, by evasion."""
+    gate = InjectionGate("injection")
+    clear: dict[tuple[str, str], bool] = {}
+
+    def blocked(stage: str, text: str) -> bool:
+        return gate.check(Event(Stage(stage), Content(text))).action is Action.BLOCK
+
+    found: dict[str, list[bool]] = defaultdict(list)
+    for row in data:
+        key = row.get("stage", "input"), row["orig"]
+        if key not in clear:
+            clear[key] = blocked(*key)
+        if clear[key]:
+            found[row["evasion"]].append(blocked(key[0], row["text"]))
+    shares = [sum(values) / len(values) for values in found.values()]
+    print(f"kept after {len(shares)} evasions, mean of the shares: {sum(shares) / max(1, len(shares)):.2%}")
+    return found
+
+
 def secrets(data: Iterable[Row]) -> dict[str, list[bool]]:
     """Whole span covered or not, by kind; any finding or not, in texts without a secret."""
     gate = SecretsGate("secrets")
@@ -111,8 +159,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("files", nargs="+", type=Path)
     for path in parser.parse_args(argv).files:
         data = list(rows(path))
-        if "label" in data[0]:
+        if "evasion" in data[0]:
+            show(f"injection gate, {path.name}, attacks still blocked when rewritten", kept(data))
+        elif "label" in data[0]:
             show(f"injection gate, {path.name}", injection(data))
+            attacks = held_out(data)
+            if attacks:
+                show(f"injection gate, {path.name}, recall by source, held out of each other", attacks)
             harmless = [row for row in data if not row["label"]]
             if harmless:
                 show(f"secrets gate, {path.name}, harmless texts", secrets(harmless))

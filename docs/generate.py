@@ -30,6 +30,7 @@ START, END = "<!-- generated:start -->", "<!-- generated:end -->"
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", policy.Policy),
     ("record", policy.RecordPolicy),
+    ("vault", policy.VaultPolicy),
     ("traces", policy.TracesPolicy),
     ("traces.otlp[]", policy.Otlp),
     ("stages.NAME", policy.StagePolicy),
@@ -148,7 +149,7 @@ def default(info: FieldInfo, hint: object) -> str:
     if given is None or isinstance(given, BaseModel) or given in ({}, [], (), ""):
         return ""
     if hint == policy.Duration:
-        return f"`{given / 60:g}m`"
+        return f"`{given / 86400:g}d`" if given % 86400 == 0 else f"`{given / 60:g}m`"
     if isinstance(given, list):
         return f"`[{', '.join(map(str, given))}]`"
     if isinstance(given, float):

@@ -62,6 +62,8 @@ class Manners:
     blocked_messages: str = "replace"
     questions: Mapping[str, Question] = field(default_factory=dict)
     question: Question = Question()
+    trusted: frozenset[str] = frozenset()
+    """Tools that get real values where the model wrote tokens."""
 
     def raises(self, stage: Stage) -> bool:
         """Whether a block at this stage raises instead of refusing."""
@@ -244,6 +246,13 @@ class Enforcer:
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
         block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
         return await self.engine.recording(block)
+
+    async def revealed(self, decision: Decision) -> Content:
+        """What a tool gets to run with: the decided arguments, with real values where the policy trusts it."""
+        tool = decision.event.tool
+        if tool is None or tool.name not in self.manners.trusted:
+            return decision.content
+        return await self.engine.restoring(replace(decision.event, content=decision.content))
 
     def refusal(self, decision: Decision) -> str:
         """What the user sees instead of a blocked content."""

@@ -14,14 +14,15 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from guardrails_mw.errors import GateError, StoreError
-from guardrails_mw.event import Event, Stage
+from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
-from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Remedy, Verdict, combine
+from guardrails_mw.vault import Restored, Vault, scope_of
+from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Operator, Outcome, Remedy, Verdict, combine
 from guardrails_mw.wait import AwaitableWait, FutureWait, drive, drive_async
 from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
@@ -30,6 +31,7 @@ __all__ = ["Engine", "Recorder", "Settings", "Step", "Stream"]
 INLINE = 16_384
 """Characters up to which a linear gate runs inline; more goes to a worker, where its deadline can end it."""
 
+T = TypeVar("T")
 _PASS_THROUGH = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
@@ -40,6 +42,9 @@ class Recorder(Protocol):
 
     def record(self, decision: Decision) -> None:
         """Keep a decision; the same decision on the same event is kept once."""
+
+    def restored(self, event: Event, found: Restored) -> None:
+        """Keep that values were given back for an event, and how many; never the values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ class Engine:
         settings: the policy as far as the engine needs it.
         recorder: keeps decisions; None records nothing.
         observers: told of every decision after it was recorded; must not raise, and are ignored if they do.
+        vault: makes the tokens that edits ask for; without it such edits show their gate's label.
     """
 
     def __init__(
@@ -79,10 +85,11 @@ class Engine:
         settings: Settings,
         recorder: Recorder | None = None,
         observers: Sequence[Callable[[Decision], None]] = (),
+        vault: Vault | None = None,
     ) -> None:
         self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
         self._settings = settings
-        self._recorder = recorder
+        self._recorder, self._vault = recorder, vault
         self.observers = list(observers)
         self._workers, self._loop = Workers(), LoopThread()
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
@@ -153,6 +160,8 @@ class Engine:
                     checks.append(await self._await(step, answer))
                 else:
                     checks.append(await self._offload(step, event))
+            if self._vault is not None and seam.can(event.stage, Power.EDIT):
+                checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
             return await self.recording(decision) if checks else decision  # nobody was asked, nothing was decided
         except _PASS_THROUGH:
@@ -163,6 +172,27 @@ class Engine:
         """Record a decision that needs no gate, because the caller's code made it."""
         return await self.recording(self._conclude(event, [check], time.perf_counter(), seam))
 
+    async def restoring(self, event: Event) -> Content:
+        """The event's content with real values in place of its thread's tokens, for who may see them.
+
+        Recorded before anything is given back: how many values, and how many look-alikes stayed. Where that
+        or the vault fails, tokens stay.
+        """
+        vault, scope = self._vault, scope_of(event.where, event.actor)
+        if vault is None or not scope or self._settings.shadow:
+            return event.content
+
+        def restored() -> Content:
+            found = vault.restore(scope, event.content)
+            if self._recorder is not None and (found.restored or found.unresolved):
+                self._recorder.restored(event, found)
+            return found.content
+
+        try:
+            return await self._in_worker(restored, None) if vault.blocking else restored()
+        except StoreError:
+            return event.content
+
     async def streaming(self, event: Event, seam: Seam) -> Decision | None:
         """The decision on text that a seam shows before it is complete; None where no gate waits for its end."""
         if not self.serves(event.stage):
@@ -170,6 +200,20 @@ class Engine:
         return await self.stating(
             event, Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream")), seam
         )
+
+    async def _tokenised(self, vault: Vault, event: Event, checks: list[Check]) -> list[Check]:
+        """The checks with tokens made for their edits, where these will be applied; a vault that fails is flagged."""
+        asked = any(edit.operator is Operator.TOKEN for check in checks for edit in check.verdict.edits)
+        if not asked or self._settings.shadow or any(check.verdict.action is Action.BLOCK for check in checks):
+            return checks
+
+        def tokenised() -> list[Check]:
+            return vault.tokenised(event, checks)
+
+        try:
+            return await self._in_worker(tokenised, None) if vault.blocking else tokenised()
+        except StoreError as error:  # the labels of the gates hide the values too, but nothing brings them back
+            return [*checks, Check("vault", Verdict.flag(f"error.{error.code}"), 0.0, error.code)]
 
     def _opaque(self, event: Event) -> Check | None:
         """The verdict on content that no gate can read."""
@@ -217,7 +261,7 @@ class Engine:
             return await self._await(step, value)
         return self._answered(step, value, began)
 
-    def _in_worker(self, call: Callable[[], object], timeout: float | None) -> FutureWait[object]:
+    def _in_worker(self, call: Callable[[], T], timeout: float | None) -> FutureWait[T]:
         return FutureWait(self._workers.submit(call), timeout, self._workers)
 
     def _answered(self, step: Step, answer: object, began: float) -> Check:

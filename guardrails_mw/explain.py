@@ -15,7 +15,7 @@ from guardrails_mw.event import Stage
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.plan import Planned, build_gates, plan, unlisted
-from guardrails_mw.policy import ApprovalPolicy, Policy, Rule, ToolPolicy
+from guardrails_mw.policy import ApprovalPolicy, Policy, Rule, ToolPolicy, VaultPolicy
 from guardrails_mw.seam import SEAMS, Power, Seam
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.verdict import Action
@@ -118,6 +118,7 @@ class Explanation:
         unlisted: what a tool means that is not named; empty where the policy says nothing about tools.
         budgets: limits of a run by unit.
         loops: repeats, and what follows; empty without loops.
+        vault: how hidden values are kept, by key; empty where none come back.
         warnings: what is not guarded, and what is weaker than it may look.
     """
 
@@ -131,6 +132,7 @@ class Explanation:
     unlisted: str
     budgets: dict[str, str]
     loops: tuple[int, tuple[str, ...]] | tuple[()]
+    vault: dict[str, object]
     warnings: tuple[Notice, ...]
 
     def plain(self) -> dict[str, object]:
@@ -191,6 +193,7 @@ def explain(
         unlisted=unlisted(policy).word if policy.governs_tools else "",
         budgets=_budgets(policy),
         loops=(policy.loops.repeats, tuple(policy.loops.then)) if policy.loops else (),
+        vault=_vault(policy),
         warnings=tuple(_warnings(policy, planned, seams if seam else ())),
     )
 
@@ -255,6 +258,7 @@ def _terms(policy: Policy, name: str, tool: ToolPolicy) -> ToolTerms:
     checks = [key for key in ("args_schema", "result_schema") if getattr(tool, key) is not None]
     checks += [f"empty result: {tool.on_empty}"] if tool.on_empty != "allow" else []
     checks += ["polls: loops are not counted"] if tool.polls else []
+    checks += ["sees: raw"] if tool.sees == "raw" else []
     return ToolTerms(
         name=name,
         listed=True,
@@ -282,11 +286,21 @@ def _budgets(policy: Policy) -> dict[str, str]:
     return {unit: f"{limit:g}" if isinstance(limit, float) else str(limit) for unit, limit in limits.items() if limit}
 
 
+def _vault(policy: Policy) -> dict[str, object]:
+    """Who writes tokens, and how long and under which key values are kept."""
+    if not policy.keeps_values:
+        return {}
+    terms = policy.vault or VaultPolicy()
+    gates = [name for name, gate in policy.gates.items() if getattr(gate, "style", "") == "token"]
+    return {"gates": gates, "lifetime": terms.lifetime, "key": "policy" if terms.key else "store"}
+
+
 def _warnings(policy: Policy, plan: Plan, seams: Sequence[Seam]) -> Iterator[Notice]:
     """What is not guarded, then what is weaker than it may look, then what the chosen seam cannot do."""
     yield from _unguarded(policy, plan)
     yield from _lenient(policy)
     yield from _unrecorded(policy)
+    yield from _revealed(policy)
     for seam in seams:
         yield from _unreached(policy, plan, seam)
 
@@ -346,10 +360,20 @@ def _unrecorded(policy: Policy) -> Iterator[Notice]:
     if policy.record.on_failure == "flag":
         yield Notice("record.on_failure", "a decision that cannot be recorded takes effect all the same")
     if policy.store == "memory:":
-        text = (
-            "the store is memory: records, budgets and approvals end with the process, and no other process sees them"
-        )
+        text = "the store is memory: records, budgets and approvals end with the process; no other process sees them"
         yield Notice("store.memory", text)
+
+
+def _revealed(policy: Policy) -> Iterator[Notice]:
+    """Where hidden values could be seen after all, or do not come back."""
+    if policy.keeps_values and policy.store != "memory:" and not (policy.vault and policy.vault.key):
+        yield Notice("vault.key", "hidden values lie encrypted beside their key, in the same store; set vault.key")
+    results = policy.stages.get(Stage.TOOL_RESULT)
+    hidden = any(getattr(policy.gates[name], "style", "") == "token" for name in (results.gates if results else ()))
+    why = "no gate with style: token looks at what it gives back" if policy.keeps_values else "nothing writes tokens"
+    for name, tool in policy.tools.items():
+        if tool.sees == "raw" and not hidden:
+            yield Notice("tools.raw", f"{name} sees raw values, and {why}")
 
 
 def _unreached(policy: Policy, plan: Plan, seam: Seam) -> Iterator[Notice]:

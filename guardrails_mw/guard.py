@@ -7,24 +7,26 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from guardrails_mw.approvals import Approvals
 from guardrails_mw.document import Document
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step, Stream
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.plan import build_gates, plan, process_of
-from guardrails_mw.policy import ApprovalPolicy, Policy
+from guardrails_mw.policy import ApprovalPolicy, Policy, VaultPolicy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
+from guardrails_mw.vault import Vault, scope_of
 from guardrails_mw.verdict import Action, Decision, Outcome
+from guardrails_mw.wait import drive
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Guard"]
 
+V = TypeVar("V")
 _ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "unsafe_allow": Action.ALLOW}
 _SECRET = "secret"  # noqa: S105 - the name under which it is kept
 
@@ -88,7 +91,9 @@ class Guard:
         )
         self.approvals = Approvals(self.store, on_change=recorder.approval)
         """Questions to people: `list`, `approve`, `reject`."""
-        self.engine = Engine(self._plan(), _settings(policy), recorder)
+        self.vault = _vault(policy, self.store, self._secret)
+        """Hidden values that come back, if the policy has any."""
+        self.engine = Engine(self._plan(), _settings(policy), recorder, vault=self.vault)
         self.enforcer = Enforcer(self.engine, self.approvals, redactor, _manners(policy))
         self._runs: Runs | None = None
         self._lock = threading.Lock()
@@ -123,6 +128,30 @@ class Guard:
     def open(self, event: Event) -> Stream:
         """Decide a text that arrives in pieces."""
         return self.engine.open(event)
+
+    def restore(self, value: V, *, thread: str, actor: Actor = ANONYMOUS) -> V:
+        """What a user may read: real values in place of the thread's tokens, in a text, a message or a whole state.
+
+        For your interface, after the answer was decided. State, checkpoints, traces and the ledger keep tokens;
+        only how many values were given back is recorded.
+
+        Args:
+            value: a text, a message, or mappings and lists of them; a copy comes back.
+            thread: the thread's id, as in ``configurable.thread_id``.
+            actor: who the thread belongs to; only its tenant counts, and its id is recorded.
+        """
+        where = Where(thread=thread)
+        if isinstance(value, str):
+            return drive(self.engine.restoring(Event(Stage.OUTPUT, Content(value), where=where, actor=actor))).value  # type: ignore[return-value]
+        from guardrails_mw.adapters.runnable import in_form_of, plain
+
+        content = Content(plain(value))
+        restored = drive(self.engine.restoring(Event(Stage.OUTPUT, content, where=where, actor=actor)))
+        return in_form_of(value, restored.value) if restored is not content else value
+
+    def forget(self, *, thread: str, actor: Actor = ANONYMOUS) -> int:
+        """Delete all hidden values of a thread; its tokens then mean nothing. Returns how many there were."""
+        return self.vault.forget(scope_of(Where(thread=thread), actor)) if self.vault else 0
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Say how a permitted model or tool call ended, when you carry decisions out yourself."""
@@ -259,6 +288,18 @@ def _shared_secret(store: Store) -> bytes:
     return bytes.fromhex(found)
 
 
+def _vault(policy: Policy, store: Store, secret: bytes) -> Vault | None:
+    """The vault of a policy that keeps values. Raises `PolicyError` when its package is missing."""
+    if not policy.keeps_values:
+        return None
+    terms = policy.vault or VaultPolicy()
+    key = terms.key.get_secret_value().encode() if terms.key else secret
+    try:
+        return Vault(store, key, terms.lifetime)
+    except ImportError:
+        raise PolicyError("tokens need the extra 'vault': pip install 'guardrails-mw[vault]'", field="vault") from None
+
+
 def _settings(policy: Policy) -> Settings:
     return Settings(
         policy=policy.label,
@@ -276,7 +317,8 @@ def _manners(policy: Policy) -> Manners:
         on_block[stage] = own.on_block or policy.on_block
         refusal[stage] = own.refusal if own.refusal is not None else policy.refusal
     questions = {name: _question(tool.approval or policy.approval, tool.tier) for name, tool in policy.tools.items()}
-    return Manners(on_block, refusal, policy.blocked_messages, questions, _question(policy.approval, ""))
+    trusted = frozenset(name for name, tool in policy.tools.items() if tool.sees == "raw")
+    return Manners(on_block, refusal, policy.blocked_messages, questions, _question(policy.approval, ""), trusted)
 
 
 def _question(approval: ApprovalPolicy, tier: str) -> Question:

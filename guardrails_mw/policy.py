@@ -15,7 +15,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetPydanticSchema, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import core_schema
 
@@ -39,6 +48,7 @@ __all__ = [
     "StagePolicy",
     "ToolPolicy",
     "TracesPolicy",
+    "VaultPolicy",
 ]
 
 Answer = Literal["allow", "flag", "ask", "block"]
@@ -116,6 +126,8 @@ class ToolPolicy(_Section):
     """JSON Schema of the result: a file or a mapping."""
     on_empty: Literal["allow", "flag", "block"] = "allow"
     """What an empty result means."""
+    sees: Literal["tokens", "raw"] = "tokens"
+    """``raw``: the tool runs with real values where the model wrote tokens. Rules and reviewers see tokens."""
     polls: bool = False
     """Whether calling it again with the same arguments is its normal use; loops are then not counted."""
 
@@ -177,6 +189,15 @@ class RecordPolicy(_Section):
     """What it means when a decision cannot be recorded."""
 
 
+class VaultPolicy(_Section):
+    """Where values are kept that gates with ``style: token`` hid."""
+
+    key: SecretStr | None = Field(default=None, min_length=32)
+    """What values are encrypted by, from the environment: ``${GUARDRAILS_VAULT_KEY}``. Left out, a key in the store."""
+    lifetime: Duration = Field(default=604800.0, gt=0)
+    """How long a value is kept after it was last hidden."""
+
+
 class Otlp(_Section):
     """An OpenTelemetry endpoint."""
 
@@ -235,6 +256,8 @@ class Policy(_Section):
     """Where records, counters and approvals last: ``memory:`` or ``sqlite:///guardrails.db``."""
     record: RecordPolicy = RecordPolicy()
     """What the ledger keeps."""
+    vault: VaultPolicy | None = None
+    """How hidden values are kept; there is a vault as soon as a gate has ``style: token``."""
     traces: TracesPolicy = TracesPolicy()
     """Where traces go."""
     gates: dict[str, SkipJsonSchema[GateConfig]] = {}
@@ -260,7 +283,7 @@ class Policy(_Section):
     _base: Path = PrivateAttr(default=Path())
 
     reserved: ClassVar[frozenset[str]] = frozenset(
-        {"approval", "budget", "callbacks", "engine", "ledger", "loops", "seam", "tools", "unchecked"}
+        {"approval", "budget", "callbacks", "engine", "ledger", "loops", "seam", "tools", "unchecked", "vault"}
     )
     """Gate names that the sections below `gates` take for themselves."""
 
@@ -283,6 +306,12 @@ class Policy(_Section):
     def governs_tools(self) -> bool:
         """Whether the policy says anything about which tools may run."""
         return bool(self.tools or self.tiers) or self.default_tool is not None
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether hidden values come back: a gate has ``style: token``, or there is a `vault`."""
+        styles = (getattr(config, "style", "") for config in self.gates.values())
+        return self.vault is not None or "token" in styles
 
     @classmethod
     def read(cls, path: str | Path, types: GateTypes | None = None, env: Mapping[str, str] | None = None) -> Policy:

@@ -7,9 +7,10 @@ import json
 import re
 
 from guardrails_mw.approvals import Approval
-from guardrails_mw.event import ModelCall, ToolCall
+from guardrails_mw.event import Event, ModelCall, ToolCall
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.redaction import Redactor
+from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
 __all__ = ["LedgerRecorder"]
@@ -57,6 +58,21 @@ class LedgerRecorder:
         }
         key = f"{approval.id}|{approval.state}|{approval.at}|{approval.due}|{'+'.join(approval.reasons)}"
         self._ledger.record(approval.run or "direct", key, "approval", body)
+
+    def restored(self, event: Event, found: Restored) -> None:
+        """Keep that hidden values were given back, for what and how many. Raises `StoreError`."""
+        body: dict[str, object] = {
+            "stage": event.stage.value,
+            "restored": found.restored,
+            "unresolved": found.unresolved,
+            "thread": event.where.thread,
+            "actor": event.actor.id,
+            "digest": self._digest(event.content.value),
+        }
+        if event.tool is not None:
+            body["tool"], body["call_id"] = event.tool.name, event.tool.id
+        key = f"{event.key}|{event.stage}|{body['digest']}|restored"
+        self._ledger.record(event.where.run or event.where.thread or "direct", key, "restored", body)
 
     def _body(self, decision: Decision, digest: str) -> dict[str, object]:
         event = decision.event

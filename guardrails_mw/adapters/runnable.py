@@ -26,7 +26,7 @@ from guardrails_mw.seam import RUNNABLE, Seam
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either, drive, drive_async
 
-__all__ = ["GuardedRunnable"]
+__all__ = ["GuardedRunnable", "in_form_of", "plain"]
 
 I = TypeVar("I")  # noqa: E741 - in and out
 O = TypeVar("O")  # noqa: E741 - in and out
@@ -99,7 +99,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if decision.blocked:
             return self._refused(decision)
         if decision.edited:
-            value = _restored(value, decision.content.value)
+            value = in_form_of(value, decision.content.value)
         inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
         token = RUN.set(here.where.run)
         try:
@@ -109,7 +109,10 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         decision = await self._enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
         if decision.blocked:
             return self._refused(decision, result)
-        return _restored(result, decision.content.value) if decision.edited else result
+        content = decision.content
+        if not here.where.task:  # inside a graph what comes out would go into its checkpoints
+            content = await self._enforcer.engine.restoring(replace(decision.event, content=content))
+        return in_form_of(result, content.value) if content is not decision.event.content else result
 
     def _called(self, value: I, config: RunnableConfig, kwargs: dict[str, object], streamed: bool) -> Either[O]:
         inner = self._inner
@@ -160,26 +163,27 @@ def _last(inner: object) -> object:
 
 def _content(value: object) -> Content:
     """Everything readable in a chain's input or output."""
-    return Content(_plain(value))
+    return Content(plain(value))
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """The contents of messages, prompts and models in a value, as mappings, lists and texts."""
     if isinstance(value, BaseMessage):
         return value.content if isinstance(value.content, str) else Blocks(value.content)
     if isinstance(value, PromptValue):
-        return [_plain(message) for message in value.to_messages()]
+        return [plain(message) for message in value.to_messages()]
     if isinstance(value, BaseModel):
         return value.model_dump()
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
-def _restored(original: O, new: object) -> O:
+def in_form_of(original: O, new: object) -> O:
     """The edited values in the form of the original."""
     result: object = new
     if isinstance(original, BaseMessage):
@@ -188,19 +192,19 @@ def _restored(original: O, new: object) -> O:
         from langchain_core.prompt_values import ChatPromptValue
 
         assert isinstance(new, list)
-        result = ChatPromptValue(messages=[_restored(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
+        result = ChatPromptValue(messages=[in_form_of(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
     elif isinstance(original, BaseModel):
         result = type(original).model_validate(new)
     elif isinstance(original, Mapping) and isinstance(new, Mapping):
         pairs = zip(new.items(), original.values(), strict=True)
-        result = {key: _restored(old, value) for (key, value), old in pairs}
+        result = {key: in_form_of(old, value) for (key, value), old in pairs}
     elif is_dataclass(original) and not isinstance(original, type) and isinstance(new, Mapping):
-        changes = {each.name: _restored(getattr(original, each.name), new[each.name]) for each in fields(original)}
+        changes = {each.name: in_form_of(getattr(original, each.name), new[each.name]) for each in fields(original)}
         result = replace(original, **{each.name: changes[each.name] for each in fields(original) if each.init})
     elif isinstance(original, set | frozenset) and isinstance(new, list):
-        result = type(original)(_restored(o, n) for o, n in zip(original, new, strict=True))
+        result = type(original)(in_form_of(o, n) for o, n in zip(original, new, strict=True))
     elif isinstance(original, list | tuple) and isinstance(new, list):
-        result = [_restored(o, n) for o, n in zip(original, new, strict=True)]
+        result = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
     return result  # type: ignore[return-value]
 
 

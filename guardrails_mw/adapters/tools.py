@@ -12,6 +12,7 @@ from typing import cast
 
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
 from langgraph.errors import GraphInterrupt
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
@@ -61,10 +62,14 @@ async def guarded_call(
     if decision.blocked:
         return rejection(enforcer, decision, request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
+    changed = request.override(tool_call={**request.tool_call, "args": args})
+    revealed = await enforcer.revealed(decision)
+    if revealed is not decision.content and request.tool is not None:
+        changed = changed.override(tool=_running_with(request.tool, args, cast("dict[str, Json]", revealed.value)))
     token = CALLING.set(Calling(id(enforcer), call.id))
     began = time.perf_counter()
     try:
-        result = await execute(request.override(tool_call={**request.tool_call, "args": args}))
+        result = await execute(changed)
     except BaseException as error:
         if isinstance(error, GraphInterrupt):  # not a block raised inside: the tool may have had its effect
             enforcer.unclaim(decision)
@@ -75,6 +80,21 @@ async def guarded_call(
     enforcer.engine.settle(decision, Outcome("done", time.perf_counter() - began))
     run = _Run(enforcer, replace(call, args=args), request.tool_call, here, seam)
     return cast("ToolResult", await run.gated(result))
+
+
+def _running_with(tool: BaseTool, shown: dict[str, Json], real: dict[str, Json]) -> BaseTool:
+    """The tool for one call: its callbacks are shown some arguments, and it runs with the real ones."""
+    parse = tool._parse_input
+
+    def parsed(given: str | dict[str, object], call_id: str | None) -> str | dict[str, object]:
+        if not isinstance(given, dict):
+            return parse(given, call_id)
+        injected = {name: value for name, value in given.items() if name not in shown}
+        return parse({**real, **injected}, call_id)
+
+    mine = tool.model_copy()
+    object.__setattr__(mine, "_parse_input", parsed)  # where arguments are read, after callbacks were told
+    return mine
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,3 +112,9 @@ def _limits(told: Explanation) -> None:
     if told.loops:
         repeats, then = told.loops
         write(f"Loops: from the same result {repeats} times on: {', then '.join(then)}")
+    if told.vault:
+        gates, lifetime = told.vault["gates"], told.vault["lifetime"]
+        assert isinstance(gates, list)
+        assert isinstance(lifetime, float)
+        by = ", ".join(gates) or "gates of yours"
+        write(f"Vault: tokens by {by}, kept for {duration(lifetime)} under the key of the {told.vault['key']}")

@@ -126,6 +126,9 @@ def _decision(entry: Mapping[str, object]) -> tuple[object, ...]:
         reasons = body.get("reasons")
         joined = ", ".join(map(str, reasons)) if isinstance(reasons, list) else ""
         return entry["seq"], when, "approval", body.get("approval", ""), by, "", joined, body.get("action", ""), ""
+    if entry["kind"] == "restored":
+        counts = f"{body.get('restored')} values, {body.get('unresolved')} unresolved"
+        return entry["seq"], when, body.get("stage", ""), "vault", "restored", "", counts, body.get("tool", ""), ""
     if entry["kind"] != "decision":
         return entry["seq"], when, entry["kind"], "", "", "", "", "", ""
     verdict = str(body.get("verdict", "")) + (" + edit" if body.get("edits") else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import logging
 import socket
 import subprocess
@@ -19,12 +21,13 @@ from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Site
 from guardrails_mw.gates.pii.context import split_name
+from guardrails_mw.gates.pii.countries import COUNTRIES
 from guardrails_mw.gates.pii.disguise import undisguised
 from guardrails_mw.gates.pii.engine import Engine
 from guardrails_mw.gates.pii.gate import PiiConfig, PiiGate
 from guardrails_mw.gates.pii.matching import Match, distinct
 from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
-from guardrails_mw.gates.pii.presidio import Library, load
+from guardrails_mw.gates.pii.presidio import Library, load, national
 from guardrails_mw.gates.pii.profiles import ENTITIES, PROFILES
 from guardrails_mw.gates.pii.replacement import Replacer, apply, hidden
 from guardrails_mw.verdict import Action, Finding, Operator, Verdict
@@ -124,9 +127,8 @@ def test_corpus_holds_every_entity() -> None:
 @given(TEXTS)
 def test_profile_requirements_skip_nothing(text: str) -> None:
     """What a profile requires of a text before searching never hides a finding it would keep."""
-    agent = PROFILES["agent"]
-    everything = Engine(agent, agent.entities)
-    everything._prefilter = None
+    everything = copy.copy(AGENT.engine)
+    everything._prefilter = Prefilter({key: [""] for key in everything._sources})
     assert AGENT.engine.find(text) == everything.find(text)
 
 
@@ -300,7 +302,7 @@ def test_model_entity() -> None:
         gate(entities=["PERSON"])
 
 
-@pytest.mark.parametrize("keys", [{"profil": "agent"}, {"profile": "lax"}, {"entities": []}, {"style": "token"}])
+@pytest.mark.parametrize("keys", [{"profil": "agent"}, {"profile": "lax"}, {"entities": []}, {"style": "encrypt"}])
 def test_wrong_keys(keys: dict[str, object]) -> None:
     """Unknown keys and values, and an empty list, are refused."""
     with pytest.raises(ValidationError):
@@ -435,3 +437,192 @@ def test_presidio_proper_has_the_same_recognizers() -> None:
         assert proper.context == recognizer.context
         if entity not in ("PHONE_NUMBER", "CREDIT_CARD"):
             assert [(p.regex, p.score) for p in proper.patterns] == [(p.regex, p.score) for p in recognizer.patterns]
+
+
+def test_shared_phone_search_equals_matchers() -> None:
+    """One pass over all regions finds what phonenumbers' matchers find, region by region."""
+    import phonenumbers
+    from phonenumbers import PhoneNumberMatcher
+
+    from guardrails_mw.gates.pii.phones import PhoneFinder
+
+    regions = ("US", "GB", "DE", "FR", "IL", "IN", "CA", "BR")
+    kinds = range(11)
+    known = [phonenumbers.example_number_for_type(r, k) for r in phonenumbers.SUPPORTED_REGIONS for k in kinds]
+    written = sorted({phonenumbers.format_number(n, f) for n in known if n for f in range(4)})
+    noise = st.text("0123456789 -/.()+x~#,", max_size=8)
+    texts = st.one_of(
+        st.lists(st.tuples(st.sampled_from(written), noise), max_size=5).map(lambda p: "".join(a + b for a, b in p)),
+        st.text("0123456789 -/.()+", max_size=90),
+        st.text("0123456789 0123456789x~#,ext. -/()[]٣５+", max_size=60),
+    )
+    finder = PhoneFinder(regions)
+
+    @settings(SETTINGS, max_examples=300)
+    @given(texts)
+    def holds(text: str) -> None:
+        expected = [Match(m.start, m.end, "P", 0.4) for r in regions for m in PhoneNumberMatcher(text, r, leniency=1)]
+        assert distinct(Match(*span[:2], "P", 0.4) for span in finder.spans(text)) == distinct(expected)
+
+    holds()
+
+
+@pytest.mark.parametrize("country", sorted(COUNTRIES))
+def test_country_recognizers_equal_presidio(country: str) -> None:
+    """A country's recognizers find through the prefilter what they find by themselves."""
+    library = national(country)
+    engine = Engine(PROFILES["strict"], library.recognizers, library)
+    values = [
+        "AB123456C", "12345678Z", "65929970489", "ABCPK1234F", "DE 136,695 976", "B-AB 123", "M ÄB 12 E", "44051401359",
+        "RSSMRA85T10A562S", "SW1A 1AA", "131052-308T", "830705-1234567", "8001015009087", "51 824 753 556",
+        "046-454-286", "S1234567A", "10000000146", "1-1025-00001-23-4", "claim number: AB-12345", "Rx #1234567",
+        "HRB 12345", "é12345678", "\u00a0",
+    ]  # fmt: skip
+    parts = st.one_of(st.sampled_from(values), st.text("0123456789ABCDEKZabc -./ÄÜ\u00a0", max_size=14))
+
+    @settings(SETTINGS, max_examples=60)
+    @given(st.lists(st.tuples(parts, st.sampled_from([" ", ", ", "\n", "", ": "])), max_size=5))
+    def holds(pairs: list[tuple[str, str]]) -> None:
+        text = "".join(a + b for a, b in pairs)
+        expected = distinct(
+            Match(r.start, r.end, entity, r.score)
+            for entity, recognizer in library.recognizers.items()
+            for r in recognizer.analyze(text, [entity])
+        )
+        assert engine.matches(text) == expected
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    ("countries", "text", "scrubbed"),
+    [
+        (["uk"], "nino AB123456C", "nino [UK_NINO]"),
+        (["es"], "DNI 12345678Z", "DNI [ES_NIF]"),
+        (["in"], "PAN ABCPK1234F", "PAN [IN_PAN]"),
+        (["pl"], "PESEL 44051401359", "PESEL [PL_PESEL]"),
+        ([], "nino AB123456C", "nino AB123456C"),
+    ],
+)
+def test_countries(countries: list[str], text: str, scrubbed: str) -> None:
+    """Identifiers of the countries that a policy names are found, and of no other."""
+    assert scrub(gate(countries=countries), text) == scrubbed
+
+
+class Badge:
+    """A recognizer with Presidio's interface."""
+
+    supported_entities = ("BADGE",)
+    context = ("badge",)
+
+    def analyze(self, text: str, entities: list[str], nlp_artifacts: None = None) -> list[object]:
+        at = text.find("B-7")
+        return [type("Result", (), {"start": at, "end": at + 3, "score": 0.6})] if at >= 0 else []
+
+
+def test_own_recognizers() -> None:
+    """Patterns, lists of words and classes that a policy adds are found beside the built-in ones."""
+    own = [
+        {"entity": "EMPLOYEE_ID", "pattern": r"EMP-\d{5}", "max_span": 9},
+        {"entity": "PROJECT", "deny": ["Blue Moon", "zeus", "C++"]},
+        {"entity": "LOCKER", "pattern": r"\d{3}", "max_span": 3, "context": ["locker"], "needs_context": True},
+    ]
+    text = "EMP-00412 (bob@example.com) on blue moon, zeuss or Zeus, Zeus; xzeus C++"
+    assert scrub(gate(recognizers=own), text) == (
+        "[EMPLOYEE_ID] ([EMAIL_ADDRESS]) on [PROJECT], zeuss or [PROJECT], [PROJECT]; xzeus [PROJECT]"
+    )
+    assert scrub(gate(recognizers=own), "room 412, locker 413") == "room 412, locker [LOCKER]"
+    assert scrub(gate(recognizers=own, entities=["PROJECT"]), "EMP-00412 zeus") == "EMP-00412 [PROJECT]"
+
+
+def test_recognizer_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A class with Presidio's interface is used by its import path, in a worker thread."""
+    monkeypatch.setitem(sys.modules, "my_badges", type(sys)("my_badges"))
+    sys.modules["my_badges"].Badge = Badge  # type: ignore[attr-defined]
+    pii = gate(recognizers=[{"use": "my_badges:Badge", "max_span": 3}])
+    assert scrub(pii, "his B-7 is lost") == "his [BADGE] is lost"
+    assert pii.cost is Cost.BLOCKING
+    with pytest.raises(PolicyError, match=r"recognizers\.0\.use: my_badges has no 'Badges'; did you mean 'Badge'"):
+        gate(recognizers=[{"use": "my_badges:Badges", "max_span": 3}])
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"countries": ["uu"]}, "unknown country 'uu'.*allowed: au, ca, de"),
+        ({"entities": ["UK_NINO"]}, r"belongs to a country; add countries: \[uk\]"),
+        (
+            {"recognizers": [{"entity": "X_Y", "pattern": "(?=a)", "max_span": 3}]},
+            r"recognizers\.0\.pattern: not an RE2",
+        ),
+        ({"recognizers": [{"entity": "X_Y", "pattern": "a*", "max_span": 3}]}, "matches an empty text"),
+    ],
+)
+def test_policy_errors(keys: dict[str, object], told: str) -> None:
+    """What cannot be found or used is refused with its place and what is allowed."""
+    with pytest.raises(PolicyError, match=told):
+        gate(**keys)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"pattern": "a"}, {"deny": ["a"], "pattern": "b"}, {"use": "a:b"}, {"pattern": "a", "max_span": 0}]
+)
+def test_incomplete_recognizers(keys: dict[str, object]) -> None:
+    """A recognizer without a kind, with two, or without its longest span is refused."""
+    with pytest.raises(ValidationError):
+        gate(recognizers=[{"entity": "X_Y", **keys}])
+
+
+@pytest.mark.parametrize("style", ["remove", "mask", "hash"])
+def test_json_in_text_stays_json(style: str) -> None:
+    """Values behind escapes are found whole, and what is left of a JSON text is JSON."""
+    pii = gate(style=style)
+    leaf = st.one_of(
+        st.integers(0, 10**17), st.booleans(), st.floats(allow_nan=False, allow_infinity=False),
+        st.lists(st.sampled_from(["bob@example.com", "\n", "\t", '"', "\\", "/", "é", "😀", "a", CARD, SSN, " ", "https://x.org/a"]),
+                 max_size=6).map("".join),
+    )  # fmt: skip
+    values = st.recursive(
+        leaf, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.sampled_from(["ssn", "to", "n"]), v, max_size=3)
+    )
+
+    @settings(SETTINGS, max_examples=150)
+    @given(st.dictionaries(st.sampled_from(["ssn", "phone", "m"]), values, min_size=1), st.booleans(), st.booleans())
+    def holds(value: dict[str, object], ascii_only: bool, nested: bool) -> None:
+        text = json.dumps(value, ensure_ascii=ascii_only)
+        text = json.dumps({"body": text}) if nested else text
+        once = scrub(pii, text)
+        json.loads(once)
+        assert scrub(pii, once) == once
+
+    holds()
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        (r'{"m":"call\n212-555-5555\nbob@example.com"}', r'{"m":"call\n[PHONE_NUMBER]\n[EMAIL_ADDRESS]"}'),
+        (r'{"m":"bob\u0040example.com"}', '{"m":"[EMAIL_ADDRESS]"}'),
+        ('{"ssn": 219099999, "n": 1}', '{"ssn": "[US_SSN]", "n": 1}'),
+        ('{"link": "https://x.org/a"}', '{"link": "[URL]"}'),
+        (r'{"b":"{\"e\":\"x\\nbob@e.com\"}"}', r'{"b":"{\"e\":\"x\\n[EMAIL_ADDRESS]\"}"}'),
+        (r'Result: {"m": "hi\nbob@e.com"} ok', r'Result: {"m": "hi\n[EMAIL_ADDRESS]"} ok'),
+        ("it is 2 1 9 0 9 9 8 7 6", "it is [US_SSN]"),
+        ("row 1 0 0 1 0 1 1 0 1", "row 1 0 0 1 0 1 1 0 1"),
+        ("see http://intranet.example:8443/x?y=1", "see [URL]"),
+        ("mail a@gov.pl or b@shop.biz", "mail [EMAIL_ADDRESS] or [EMAIL_ADDRESS]"),
+        ("+61 2 5550 1234", "[PHONE_NUMBER]"),
+        ("score 0.4111111111111111", "score 0.4111111111111111"),
+    ],
+)
+def test_forms(text: str, scrubbed: str) -> None:
+    """Escapes, numbers in JSON, spelled-out digits and forms that Presidio leaves out."""
+    assert scrub(AGENT, text) == scrubbed
+
+
+def test_numbers_under_a_key() -> None:
+    """Bare numbers and texts in structured values are known by their key, however it is spelt."""
+    for key in ("ssn", "customerSsn", "social_security_number", "SSN"):
+        assert [f.type for f in check(AGENT, {key: "219099999"}).findings] == ["US_SSN"]
+        assert [f.type for f in check(AGENT, {key: 219099999}).findings] == ["US_SSN"]
+    assert [f.type for f in check(AGENT, {"contactPhone": "21 23 96 85"}).findings] == ["PHONE_NUMBER"]

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
+from guardrails_mw.gates.injection.folding import View, plain
 from guardrails_mw.gates.injection.signatures import MAX_SPAN, Signature, SignatureSet, default_signatures
-from guardrails_mw.gates.injection.views import View, plain, views
+from guardrails_mw.gates.injection.tuning import Tuning, tuned
+from guardrails_mw.gates.injection.views import DISGUISES
 from guardrails_mw.verdict import Finding, Verdict
 
 __all__ = ["InjectionConfig", "InjectionGate", "Thresholds"]
@@ -42,6 +44,8 @@ class InjectionConfig(GateConfig):
     """Score from which an event is blocked."""
     flag_at: float = Field(default=0.6, gt=0)
     """Score from which an event is flagged."""
+    signatures: Tuning = Tuning()
+    """Signatures to add, weigh otherwise or silence."""
     input: Thresholds = Thresholds()
     """Other thresholds at the input."""
     model: Thresholds = Thresholds()
@@ -106,9 +110,12 @@ class InjectionGate(Gate):
 
     @classmethod
     def build(cls, config: GateConfig, site: Site) -> InjectionGate:
-        """Make the gate; the signature file is read and compiled here, once per process."""
+        """Make the gate; the signature file is read and compiled here, once per process.
+
+        Raises `PolicyError` for a signature that cannot be used or is not known.
+        """
         assert isinstance(config, InjectionConfig)
-        return cls(site.name, config)
+        return cls(site.name, config, tuned(default_signatures(), config.signatures, site.base))
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It only blocks."""
@@ -131,19 +138,24 @@ class InjectionGate(Gate):
         return Verdict.allow(findings=findings, score=score, threshold=flag_at)
 
     def _hits(self, index: int, part: Part, stage: Stage) -> Iterator[_Hit]:
-        for view in views(part.text):
-            found = [(s, span) for s, span in self._signatures.scan(view.text) if s.view in (None, view.name)]
-            if not found:
+        seen: set[str] = set()
+        for view in self._signatures.views(part.text):
+            found = self._signatures.scan(view.text, skip=seen)
+            new = [(s, span) for s, span in found if s.view in (None, view.name)]
+            if not new:
                 continue
             open_ids = self._in_the_open(view)
-            for signature, span in found:
+            for signature, span in new:
+                seen.add(signature.id)
                 start, end = view.span(*span)
                 finding = Finding(signature.id, start, end, signature.weigh(stage), index)
                 yield _Hit(signature, finding, open_ids is not None and signature.id not in open_ids)
 
     def _in_the_open(self, view: View) -> set[str] | None:
         """Ids of the signatures that a naive filter would have seen too; None when that is all of them."""
-        if view.name == "hidden":
+        if view.name in DISGUISES:
             return set()
         naive = plain(view.source)
-        return None if naive == view.text else {signature.id for signature, _ in self._signatures.scan(naive)}
+        if view.name != "text" or naive == view.text:
+            return None
+        return {signature.id for signature, _ in self._signatures.scan(naive)}

@@ -7,16 +7,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardrails_mw.document import Document
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import windows
+from guardrails_mw.gates.injection.folding import View
+from guardrails_mw.gates.injection.spellings import Speller
+from guardrails_mw.gates.injection.views import views
 from guardrails_mw.patterns import PatternSet
 
 __all__ = ["MAX_SPAN", "Signature", "SignatureSet", "default_signatures"]
@@ -27,7 +30,7 @@ MAX_SPAN = 512
 _BOUNDS = ((r"\w+", r"\w{1,20}"), (r"\w*", r"\w{0,20}"), (r"[\pL]+", r"[\pL]{1,20}"), (r"[\pL]*", r"[\pL]{0,20}"))
 _WORD = re.compile(r"\{([a-z_]+)\}")
 
-Family = Literal["override", "role", "exfiltration", "delimiter", "indirect", "encoding", "language"]
+_CUE = re.compile("[a-z]{5,}")
 
 
 class Signature(BaseModel):
@@ -35,11 +38,11 @@ class Signature(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(pattern=r"^[a-z]+\.[a-z0-9_]+$")
+    id: str = Field(pattern=r"^[a-z_]+\.[a-z0-9_]+$")
     """``family.name``; the type of findings."""
-    family: Family
-    """What the attack wants; the reason code of a verdict."""
-    weight: float = Field(gt=0)
+    family: str = Field(default="", pattern=r"^[a-z_]*$")
+    """What the attack wants; the reason code of a verdict. The first word of `id` if left out."""
+    weight: float = Field(default=1.0, gt=0)
     """What one hit adds to the score."""
     tool_result: float | None = Field(default=None, gt=0)
     """The weight in tool results, where nobody has a reason to give orders; `weight` if left out."""
@@ -52,6 +55,14 @@ class Signature(BaseModel):
     example: str
     """A text that it finds."""
 
+    @model_validator(mode="after")
+    def _belongs(self) -> Signature:
+        first = self.id.partition(".")[0]
+        if self.family not in ("", first):
+            raise ValueError(f"id must start with its family: '{self.family}.'")
+        object.__setattr__(self, "family", first)
+        return self
+
     def weigh(self, stage: Stage) -> float:
         """The weight at a stage."""
         return self.tool_result if stage is Stage.TOOL_RESULT and self.tool_result is not None else self.weight
@@ -61,7 +72,8 @@ class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[1]
-    words: dict[str, str | list[str]]
+    words: dict[str, str | list[str]] = {}
+    vocabulary: str = ""
     signatures: list[Signature]
 
 
@@ -71,6 +83,7 @@ class SignatureSet:
     Args:
         signatures: what to look for.
         words: fragments that patterns name in braces; one may use those before it.
+        vocabulary: words that are also looked for misspelt or in disguise, besides those of the examples.
 
     Raises:
         ValueError: a pattern names an unknown word or is not valid RE2; names the signature.
@@ -80,30 +93,47 @@ class SignatureSet:
     [('role.dan', (4, 19))]
     """
 
-    def __init__(self, signatures: Sequence[Signature], words: Mapping[str, str | list[str]]) -> None:
+    def __init__(
+        self,
+        signatures: Sequence[Signature],
+        words: Mapping[str, str | list[str]],
+        vocabulary: Iterable[str] = (),
+    ) -> None:
         self.signatures = tuple(signatures)
-        known: dict[str, str] = {}
+        self.words: dict[str, str] = {}
         for name, text in words.items():
-            known[name] = _expand(text, known, f"words.{name}")
+            self.words[name] = _expand(text, self.words, f"words.{name}")
+        examples = " ".join(signature.example for signature in self.signatures).lower()
+        self.vocabulary = frozenset(vocabulary) | frozenset(_CUE.findall(examples))
         self._by_id = {signature.id: signature for signature in self.signatures}
-        self.patterns = {s.id: _expand(s.pattern, known, s.id) for s in self.signatures}
+        self.patterns = {s.id: _expand(s.pattern, self.words, s.id) for s in self.signatures}
         self._compiled = PatternSet(self.patterns)
+        self._speller = Speller(self.vocabulary)
 
     @classmethod
-    def read(cls, path: Path) -> SignatureSet:
-        """Read a signature file. Raises `PolicyError` with the line of what is wrong."""
+    def read(cls, path: Path, words: Mapping[str, str] | None = None) -> SignatureSet:
+        """Read a signature file. Raises `PolicyError` with the line of what is wrong.
+
+        Args:
+            path: a YAML file in the form of the one that comes with the package.
+            words: fragments that its patterns may name besides its own.
+        """
         document = Document.read(path, env={})
         try:
             file = _File.model_validate(document.data)
-            return cls(file.signatures, file.words)
+            return cls(file.signatures, {**(words or {}), **file.words}, file.vocabulary.split())
         except ValidationError as error:
             first = error.errors()[0]
             raise document.error(first["loc"], first["msg"]) from None
         except ValueError as error:
             raise document.error(("signatures",), str(error)) from None
 
-    def scan(self, text: str) -> list[tuple[Signature, tuple[int, int]]]:
-        """The first match of every signature that occurs in a folded text.
+    def views(self, text: str) -> Iterator[View]:
+        """Every view of a text that is worth a scan; the text as it stands, folded, comes first."""
+        return views(text, self._speller)
+
+    def scan(self, text: str, skip: Container[str] = ()) -> list[tuple[Signature, tuple[int, int]]]:
+        """The first match of every signature that occurs in a folded text, but for the ids to skip.
 
         Time is linear in the text. Raises `GateError`: ``deadline`` when the gate's time is over,
         ``pattern_memory`` when the pattern engine gave up.
@@ -111,8 +141,8 @@ class SignatureSet:
         found: dict[str, tuple[int, int]] = {}
         for offset, window in windows(text, overlap=MAX_SPAN):
             for name in self._compiled.matching(window):
-                span = None if name in found else self._compiled.search(name, window)
-                if span:
+                span = None if name in found or name in skip else self._compiled.search(name, window)
+                if span and span[0] < span[1]:
                     found[name] = (offset + span[0], offset + span[1])
         return [(self._by_id[name], span) for name, span in found.items()]
 

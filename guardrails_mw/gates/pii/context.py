@@ -13,11 +13,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from guardrails_mw.gates.pii.matching import Match
+from guardrails_mw.placeholder import CHECK_LETTERS
 
 __all__ = ["PLACEHOLDER", "boosted", "split_name"]
 
-PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_]{2,30}(?::[0-9a-f]{8})?\]")
-"""What replaces a value: ``[EMAIL_ADDRESS]`` or ``[EMAIL_ADDRESS:1f0c22aa]``."""
+PLACEHOLDER = re.compile(rf"\[[A-Z][A-Z_]{{2,40}}(?::[0-9a-f]{{8}}|_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})?\]")
+"""What replaces a value: ``[EMAIL_ADDRESS]``, ``[EMAIL_ADDRESS:1f0c22aa]`` or ``[[EMAIL_ADDRESS_1_kvqdzw]]``."""
 
 _WORD = re.compile(rf"{PLACEHOLDER.pattern}|[^\W\d_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -64,14 +65,19 @@ def boosted(
     near: deque[str] = deque(maxlen=_WORDS_BEFORE)
     ahead = _words(text)
     word, taken = next(ahead, None), 0
+    supported: dict[str, bool] = {}  # holds until the next word
     for match in matches:
         while word is not None and word.start() < match.start:
             if word.start() >= taken:
                 near.extend(w for w in split_name(word.group()) if w not in _FILLERS)
+                supported.clear()
             word = next(ahead, None)
         score = match.score
-        if score < 1 and _supported(words.get(match.entity, ()), (*near, *given)):
-            score = min(max(score + _GAIN, _FLOOR), 1.0)
+        if score < 1:
+            if match.entity not in supported:
+                supported[match.entity] = _supported(words.get(match.entity, ()), (*near, *given))
+            if supported[match.entity]:
+                score = min(max(score + _GAIN, _FLOOR), 1.0)
         final = match._replace(score=score)
         if keeps(text, final):
             taken = max(taken, final.end)
@@ -83,4 +89,13 @@ def _words(text: str) -> Iterator[re.Match[str]]:
 
 
 def _supported(wanted: Sequence[str], near: Iterable[str]) -> bool:
-    return any(word in (w, f"{w}s") if len(w) <= _SHORT else w in word for word in near for w in wanted)
+    around = list(near)
+    return any(_stands(word, around) for word in wanted)
+
+
+def _stands(word: str, around: Sequence[str]) -> bool:
+    if " " in word:
+        return all(_stands(each, around) for each in word.split())
+    if len(word) <= _SHORT:
+        return any(w in (word, f"{word}s") for w in around)
+    return any(word in w for w in around)

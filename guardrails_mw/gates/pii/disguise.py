@@ -15,13 +15,19 @@ import re2
 
 from guardrails_mw.gates.pii.matching import Match
 
-__all__ = ["Plain", "undisguised"]
+__all__ = ["Plain", "spelled_ssns", "undisguised"]
 
-_ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: [0-9]){8}")
+_ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: {1,2}(?:- )?[0-9]){8}")
 _INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
+_GAPS = " \u00a0\u2009\u202f"
 _WIDE = "\uff01-\uff5e"
-_DISGUISE = re.compile(rf"%[2-7][0-9A-Fa-f]|\b\d(?: \d){{8,18}}\b(?! \d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d")
+_DISGUISE = re.compile(
+    rf"%[2-7][0-9A-Fa-f]|\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d"
+)
 _WIDE_SHIFT = 0xFEE0
+_SPELLED = re.compile(rf"(?<!\d[{_GAPS}])\b\d(?:[{_GAPS}]\d){{8}}\b(?![{_GAPS}]\d)")
+_NO_SSN = re.compile(r"000|666|9|...00|.....0000")
+_LEAST_DIFFERENT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +82,27 @@ def undisguised(text: str) -> Plain | None:
     return Plain("".join([*written, text[end:]]), tuple(pieces))
 
 
+def spelled_ssns(text: str) -> list[Match]:
+    """Nine digits written one by one: somebody hides a number, and it is as long as an SSN.
+
+    >>> spelled_ssns("it is 2 1 9 0 9 9 8 7 6")
+    [Match(start=6, end=23, entity='US_SSN', score=0.5)]
+    """
+    found = []
+    for spelled in _SPELLED.finditer(text):
+        digits = "".join(filter(str.isdecimal, spelled.group()))
+        if len(set(digits)) >= _LEAST_DIFFERENT and digits not in "0123456789" and not _NO_SSN.match(digits):
+            found.append(Match(*spelled.span(), "US_SSN", 0.5))
+    return found
+
+
 def _undone(found: re.Match[str]) -> list[tuple[int, str, bool]]:
     """Origin and replacement of each character of a disguise."""
     value, start = found.group(), found.start()
     if value[0] == "%":
         return [(start, chr(int(value[1:], 16)), False)]
+    if len(value) > 1 and value[0].isdecimal():
+        return [(start + i, _shown(each) if each.isdecimal() else "", False) for i, each in enumerate(value)]
     return [(start + i, _shown(character), False) for i, character in enumerate(value)]
 
 

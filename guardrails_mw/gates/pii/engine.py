@@ -11,28 +11,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import regex
 
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
 from guardrails_mw.gates.pii.context import boosted
-from guardrails_mw.gates.pii.disguise import undisguised
-from guardrails_mw.gates.pii.finders import EmailFinder, PhoneFinder, Span, UrlFinder
-from guardrails_mw.gates.pii.matching import Match, distinct
+from guardrails_mw.gates.pii.disguise import spelled_ssns, undisguised
+from guardrails_mw.gates.pii.escapes import decoded
+from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
+from guardrails_mw.gates.pii.matching import Match, Span, distinct
+from guardrails_mw.gates.pii.ner import Ner
+from guardrails_mw.gates.pii.phones import PhoneFinder, remembering
 from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
 from guardrails_mw.gates.pii.presidio import Library, Recognizer, load
 from guardrails_mw.gates.pii.profiles import Profile
+from guardrails_mw.gates.pii.sources import Search, Source
 
 __all__ = ["Engine"]
 
-Search = Callable[[str], Iterator[Span]]
 _OVERLAP = 2048
 _TIMEOUT = 5.0
 """Seconds one pattern may take on one window, if the deadline does not come first."""
-_WHOLE = frozenset({"EMAIL_ADDRESS", "URL"})
-"""Searched in one piece: linear, and without a longest match."""
 
 
 class Engine:
@@ -40,78 +41,126 @@ class Engine:
 
     Args:
         profile: what counts.
-        entities: what is looked for.
-        library: the recognizers; the installed Presidio's if left out.
+        entities: what is looked for with Presidio's recognizers.
+        library: those recognizers; the installed Presidio's if left out.
+        added: further searches.
+        model: finds what patterns cannot.
 
     >>> from guardrails_mw.gates.pii.profiles import PROFILES
     >>> Engine(PROFILES["agent"], ["EMAIL_ADDRESS"]).find("write to bob@example.com")
     [Match(start=9, end=24, entity='EMAIL_ADDRESS', score=1.0)]
     """
 
-    def __init__(self, profile: Profile, entities: Iterable[str], library: Library | None = None) -> None:
+    def __init__(
+        self,
+        profile: Profile,
+        entities: Iterable[str],
+        library: Library | None = None,
+        added: Sequence[Source] = (),
+        model: Ner | None = None,
+    ) -> None:
         library = library or load()
         self.exact = library.known
+        self.model = model
         self._profile = profile
+        make = _source if self.exact else _plain_source
         chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}
-        self._words = {e: profile.context.get(e) or _single_words(r.context) for e, r in chosen.items()}
-        if not self.exact:
-            self._searches: Mapping[str, Search] = {e: _Plain(e, r) for e, r in chosen.items()}
-            self._prefilter = None
-            return
-        self._searches = {e: _search(e, r, profile) for e, r in chosen.items()}
-        self._prefilter = Prefilter({e: _necessary(e, r, profile) for e, r in chosen.items()})
+        sources = [*(make(entity, each, profile) for entity, each in chosen.items()), *added]
+        self._sources = {f"{source.entity}/{i}": source for i, source in enumerate(sources)}
+        self._words: dict[str, list[str]] = {}
+        for source in sources:
+            self._words.setdefault(source.entity, []).extend(source.words)
+        self._prefilter = Prefilter({key: each.needs or [""] for key, each in self._sources.items()})
+
+    remembering = staticmethod(remembering)
+    """For several searches of the same text: telephone numbers are looked up once."""
 
     def find(self, text: str, hints: Sequence[str] = ()) -> list[Match]:
         """What counts, in order. `hints` are words that hold for the whole text.
 
         Raises `GateError` (``pii.timeout`` or ``deadline``) rather than leaving something out.
         """
+        literal = decoded(text)
+        if literal is not None:
+            text = literal.text
         found = self._counting(text, hints)
+        if self.model is not None:
+            found = distinct([*found, *self.model.find(text)])
         plain = undisguised(text)
-        if plain is None:
-            return found
-        return distinct([*found, *map(plain.original, self._counting(plain.text, hints))])
+        if plain is not None:
+            spelled = spelled_ssns(text) if "US_SSN" in self._words else []
+            found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])
+        return found if literal is None else [literal.original(match) for match in found]
+
+    def load(self) -> None:
+        """Load what the first search would load."""
+        if self.model is not None:
+            self.model.load()
+        self.find(_EVERYTHING)
 
     def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
-        matches = self.matches(text)
+        matches = self.matches(text, hints)
         if not matches:
             return matches
-        return list(boosted(text, matches, self._words, self._profile.keeps, hints))
+        counting = boosted(text, matches, self._words, self._profile.keeps, hints)
+        return [_unquoted(text, match) for match in counting]
 
-    def matches(self, text: str) -> list[Match]:
-        """Everything the recognizers match, before context and profile."""
-        hits = self._searches if self._prefilter is None else self._prefilter.hits(text)
+    def matches(self, text: str, hints: Sequence[str] = ()) -> list[Match]:
+        """Everything the searches match, before context and profile."""
         found: list[Match] = []
-        for entity in hits:
-            spans = self._spans(entity, text)
-            found += [Match(start, end, entity, score) for start, end, score in spans]
+        lower = ""
+        for key in self._prefilter.hits(text):
+            source = self._sources[key]
+            if source.beside and not hints:
+                lower = lower or text.lower()
+                if not any(word.split()[0] in lower for word in self._words[source.entity]):
+                    continue
+            found += [Match(start, end, source.entity, score) for start, end, score in _spans(source, text)]
         return distinct(found) if len(found) > 1 else found
 
-    def _spans(self, entity: str, text: str) -> Iterator[Span]:
-        search = self._searches[entity]
-        if len(text) <= WINDOW or (self.exact and entity in _WHOLE):
-            yield from search(text)
-            return
-        margin = _OVERLAP // 2
-        for offset, window in windows(text, _OVERLAP):
-            low = margin if offset else 0
-            high = len(window) if offset + len(window) == len(text) else len(window) - margin
-            for start, end, score in search(window):
-                if start < high and end > low:  # the neighbour sees the rest with more around it
-                    yield offset + start, offset + end, score
+
+_EVERYTHING = "\u0130 a@b.co http://x.org 4111 1111 1111 1111 +1 212-555-0123 DE89370400440532013000 219-09-9999"
 
 
-def _search(entity: str, recognizer: Recognizer, profile: Profile) -> Search:
+def _spans(source: Source, text: str) -> Iterator[Span]:
+    if len(text) <= WINDOW or source.whole:
+        yield from source.search(text)
+        return
+    margin = _OVERLAP // 2
+    for offset, window in windows(text, _OVERLAP):
+        low = margin if offset else 0
+        high = len(window) if offset + len(window) == len(text) else len(window) - margin
+        for start, end, score in source.search(window):
+            if start < high and end > low:  # the neighbour sees the rest with more around it
+                yield offset + start, offset + end, score
+
+
+def _unquoted(text: str, match: Match) -> Match:
+    """An address in quotes without them: what is hidden leaves a quoted text."""
+    if match.entity == "URL" and text[match.start] in "\"'" and match.end - match.start > 2:
+        return match._replace(start=match.start + 1, end=match.end - 1)
+    return match
+
+
+def _source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:
+    """A recognizer, searched in the fast way."""
+    words = profile.words(entity, recognizer.context)
+    needs = _necessary(entity, recognizer, profile)
     if entity == "PHONE_NUMBER":
-        return PhoneFinder(recognizer.supported_regions, recognizer.leniency, profile.least_digits, _remaining).spans
+        finder = PhoneFinder(recognizer.supported_regions, profile.least_digits, _remaining)
+        return Source(entity, finder.spans, words, needs)
     if entity == "EMAIL_ADDRESS":
-        return _Validated(recognizer, EmailFinder().spans)
+        return Source(entity, _Validated(recognizer, EmailFinder().spans), words, needs, whole=True)
     if entity == "URL":
         # the expression for an address without scheme is the second pattern, behind its flag
-        return UrlFinder(recognizer.patterns[1].regex.removeprefix("(?i)")).spans
-    if entity == "IBAN_CODE":
-        return _Iban(recognizer)
-    return _Patterns(recognizer)
+        finder_of_urls = UrlFinder(recognizer.patterns[1].regex.removeprefix("(?i)"))
+        return Source(entity, finder_of_urls.spans, words, needs, whole=True)
+    search = _Iban(recognizer) if entity == "IBAN_CODE" else _Patterns(recognizer)
+    return Source(entity, search, words, needs)
+
+
+def _plain_source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:
+    return Source(entity, _Plain(entity, recognizer), profile.words(entity, recognizer.context))
 
 
 def _necessary(entity: str, recognizer: Recognizer, profile: Profile) -> list[str]:
@@ -122,11 +171,10 @@ def _necessary(entity: str, recognizer: Recognizer, profile: Profile) -> list[st
         return ["@"]
     if entity == "PHONE_NUMBER":
         return ["[0-9]"]
-    return [relaxed(pattern.regex.replace(r"[^\s()<>\"']*", "")) for pattern in recognizer.patterns]
-
-
-def _single_words(context: Sequence[str] | None) -> list[str]:
-    return [word for word in (w.strip(" #").lower() for w in context or ()) if word.isalpha()]
+    try:
+        return [relaxed(pattern.regex.replace(r"[^\s()<>\"']*", "")) for pattern in recognizer.patterns]
+    except ValueError:  # it runs on every text
+        return []
 
 
 def _remaining() -> float:

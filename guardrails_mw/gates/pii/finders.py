@@ -1,4 +1,4 @@
-"""Linear replacements for the searches that Presidio does slowly: web addresses, mail addresses, phones.
+"""Linear replacements for the searches that Presidio does slowly: web addresses and mail addresses.
 
 Each finds exactly the spans that the recognizer's own patterns give on the same text (held by property
 tests), but in time proportional to the text: eight kilobytes of dots take Presidio's patterns ten
@@ -8,18 +8,15 @@ seconds. The patterns below are cut from the recognizers' own sources, not writt
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import regex
 
-if TYPE_CHECKING:
-    from phonenumbers import PhoneNumberMatch
+from guardrails_mw.gates.pii.matching import Span
 
-__all__ = ["EmailFinder", "PhoneFinder", "Span", "UrlFinder"]
+__all__ = ["EmailFinder", "UrlFinder"]
 
-Span = tuple[int, int, float]
 _HOST_MAX = 253
 _FLAGS = regex.IGNORECASE | regex.MULTILINE | regex.DOTALL
 
@@ -181,69 +178,3 @@ class UrlFinder:
 def _around(runs: Sequence[_Run], starts: Sequence[int], position: int) -> _Run | None:
     k = bisect_right(starts, position) - 1
     return runs[k] if k >= 0 and position < runs[k].end else None
-
-
-class PhoneFinder:
-    """Telephone numbers that are valid in one of the regions, by phonenumbers.
-
-    Args:
-        regions: two-letter regions whose national numbers count.
-        leniency: phonenumbers' leniency; 1 is "valid".
-        least_digits: candidates with fewer digits are not looked at.
-        tick: called for every candidate; may raise when time is over.
-    """
-
-    def __init__(
-        self, regions: Sequence[str], leniency: int, least_digits: int = 0, tick: Callable[[], object] = bool
-    ) -> None:
-        import phonenumbers
-
-        class Candidates(phonenumbers.PhoneNumberMatcher):
-            """Goes over a text as every matcher does that finds nothing, and notes what it comes across."""
-
-            def __init__(self, text: str) -> None:
-                super().__init__(text, None, leniency=leniency)
-                self.begins, self.long = {0}, list[tuple[int, str]]()
-                self.has_next()
-
-            def _extract_match(self, candidate: str, offset: int) -> None:
-                tick()
-                self.begins.add(offset + len(candidate))
-                if _enough(candidate, least_digits):
-                    self.long.append((offset, candidate))
-
-        class Matcher(phonenumbers.PhoneNumberMatcher):
-            """A matcher that does not search again for the candidates, nor look at what is too short."""
-
-            def __init__(self, text: str, region: str, candidates: Candidates) -> None:
-                super().__init__(text, region, leniency=leniency)
-                self._candidates = candidates
-
-            def _find(self, index: int) -> PhoneNumberMatch | None:
-                if index not in self._candidates.begins:  # inside of one, after a number that ends there
-                    return super()._find(index)
-                later = ((start, candidate) for start, candidate in self._candidates.long if start >= index)
-                matches = (self._extract_match(candidate, start) for start, candidate in later)
-                return next((match for match in matches if match is not None), None)
-
-            def _extract_match(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
-                return super()._extract_match(candidate, offset) if _enough(candidate, least_digits) else None
-
-            def _parse_and_verify(self, candidate: str, offset: int) -> PhoneNumberMatch | None:
-                tick()
-                return super()._parse_and_verify(candidate, offset) if _enough(candidate, least_digits) else None
-
-        self._candidates, self._matcher, self._regions = Candidates, Matcher, regions
-
-    def spans(self, text: str) -> Iterator[Span]:
-        """Spans of all regions; a number may come more than once."""
-        candidates = self._candidates(text)
-        if not candidates.long:
-            return
-        for region in self._regions:
-            for match in self._matcher(text, region, candidates):
-                yield match.start, match.end, 0.4
-
-
-def _enough(candidate: str, least_digits: int) -> bool:
-    return len(candidate) >= least_digits and sum(map(str.isdecimal, candidate)) >= least_digits

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["Match", "distinct"]
+__all__ = ["Match", "Span", "distinct"]
+
+Span = tuple[int, int, float]
+"""Start, end and score."""
 
 
 class Match(NamedTuple):

@@ -16,6 +16,8 @@ import re2
 __all__ = ["Prefilter", "relaxed"]
 
 _LOOK_AROUND = re.compile(r"\(\?<?[!=](?:\[[^\]]*\]|\\.|[^()\[\]]|\((?:[^()])*\))*\)")
+_SPACE = re.compile(r"\[(?:[^\]\\]|\\.)*\]|\\s")
+_SPACES = r"\s\x0b\x1c-\x1f\x{80}-\x{10ffff}"
 _UNSAFE = re.compile(r"(?![0-9])\d|[\u0130\u0131\u017f\u212a]")
 _CANARY = "\n\x00"
 _MEMORY = 64 << 20
@@ -30,9 +32,16 @@ def relaxed(pattern: str) -> str:
     '([0-9])x[:-]'
     """
     found = _LOOK_AROUND.sub("", pattern).replace(r"\1", "[:-]")
-    if re.search(r"\\[wWsSDB2-9]|\(\?[<!=P]", found):
+    found = _SPACE.sub(_widened, found)
+    if re.search(r"\\[wWSDB2-9]|\(\?[<!=P]", found) or not found.isascii():
         raise ValueError("no superset known")
     return found
+
+
+def _widened(match: re.Match[str]) -> str:
+    """White space of RE2 with all that Unicode may call so."""
+    found = match.group()
+    return f"[{_SPACES}]" if found == r"\s" else found.replace(r"\s", _SPACES)
 
 
 class Prefilter:

@@ -21,8 +21,9 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from guardrails_mw.errors import PolicyError
+from guardrails_mw.gates.pii.countries import COUNTRIES
 
-__all__ = ["Library", "Pattern", "Recognizer", "Result", "load"]
+__all__ = ["Library", "Pattern", "Recognizer", "Result", "load", "national"]
 
 _ROOT = "presidio_analyzer"
 _CORE = {
@@ -53,8 +54,8 @@ _RECOGNIZERS = {
     "US_SSN": (f"{_US}us_ssn_recognizer", "UsSsnRecognizer"),
     "UUID": (f"{_GENERIC}uuid_recognizer", "UuidRecognizer"),
 }
-_KNOWN = "ac9a891add3cb904f4d2d14347adba3c793e1ef3893f5616c9f3f1637a95acd0"
-"""SHA-256 over the source files above as Presidio 2.2.366 ships them."""
+_KNOWN = "f3abe0da455a3aea938187ae1daf19e8d19bd77d704e003c79f751feaa30206a"
+"""SHA-256 over those source files of Presidio 2.2.366, and over phonenumbers' matching and parsing (not its tables)."""
 
 
 _MASTERCARD_2 = r"\b2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)[- ]?\d{4}[- ]?\d{4}[- ]?\d{4}\b"
@@ -67,6 +68,7 @@ _SPECIAL_SUFFIXES = ("example", "test", "invalid", "localhost", "local", "intern
 
 class _Domain(Protocol):
     fqdn: str
+    suffix: str
 
 
 class Pattern(Protocol):
@@ -116,26 +118,51 @@ class Library:
 @cache
 def load() -> Library:
     """Presidio's pattern recognizers for English texts. Raises `PolicyError` if it is not installed."""
+    made = {entity: _made(module, name) for entity, (module, name) in _RECOGNIZERS.items()}
+    cards = made["CREDIT_CARD"]
+    cards.patterns = [*cards.patterns, _pattern()("Mastercard 2-series", _MASTERCARD_2, 0.3)]
+    return Library(made, _package().known)
+
+
+@cache
+def national(country: str) -> Library:
+    """Presidio's recognizers of one country of `COUNTRIES`, whatever language they are bound to."""
+    recognizers = [_made(module, name) for name, module in COUNTRIES[country].items()]
+    return Library({each.supported_entities[0]: each for each in recognizers}, _package().known)
+
+
+def _made(module: str, name: str) -> Recognizer:
+    kind: type = getattr(_package().get(f"{_ROOT}.{module}"), name)
+    if name == "EmailRecognizer":  # Presidio's own asks the network for the list of public suffixes
+        kind = type(name, (kind,), {"validate_result": _domain_exists})
+    return cast("Recognizer", kind())
+
+
+def _pattern() -> Callable[..., Pattern]:
+    return cast("Callable[..., Pattern]", _package().get(f"{_ROOT}.pattern").Pattern)
+
+
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """Presidio as it is installed: how to get a module of it, and whether its sources are the known ones."""
+
+    get: Callable[[str], ModuleType]
+    known: bool
+
+
+@cache
+def _package() -> _Package:
     spec = find_spec(_ROOT)
     if spec is None or not spec.origin:
         raise PolicyError("gate 'pii' needs presidio-analyzer: pip install 'guardrails-mw[pii]'")
     namespace = _Namespace(Path(spec.origin).parent)
     known = namespace.digest() == _KNOWN
-    get: Callable[[str], ModuleType] = namespace.module if known else importlib.import_module
-    made: dict[str, Recognizer] = {}
-    for entity, (module, name) in _RECOGNIZERS.items():
-        kind: type = getattr(get(f"{_ROOT}.{module}"), name)
-        if entity == "EMAIL_ADDRESS":  # Presidio's own asks the network for the list of public suffixes
-            kind = type(name, (kind,), {"validate_result": _domain_exists})
-        made[entity] = cast("Recognizer", kind())
-    cards = made["CREDIT_CARD"]
-    pattern = cast("Callable[..., Pattern]", get(f"{_ROOT}.pattern").Pattern)
-    cards.patterns = [*cards.patterns, pattern("Mastercard 2-series", _MASTERCARD_2, 0.3)]
-    return Library(made, known)
+    return _Package(namespace.module if known else importlib.import_module, known)
 
 
 def _domain_exists(_: Recognizer, address: str) -> bool:
-    return bool(_suffixes()(address).fqdn)
+    found = _suffixes()(address)
+    return bool(found.fqdn) or "." in found.suffix  # there is mail to ``gov.pl``
 
 
 @cache
@@ -157,9 +184,13 @@ class _Namespace:
         """SHA-256 over every file that would be executed; empty when one is missing."""
         total = hashlib.sha256()
         names = [*_CORE, "score_thresholds", f"{_GENERIC}iban_patterns", *(m for m, _ in _RECOGNIZERS.values())]
-        for name in names:
+        names += sorted({module for each in COUNTRIES.values() for module in each.values()})
+        spec = find_spec("phonenumbers")
+        phones = Path(spec.origin).parent if spec and spec.origin else self._folder
+        files = [*map(self._path, names), phones / "phonenumbermatcher.py", phones / "phonenumberutil.py"]
+        for file in files:
             try:
-                total.update(self._path(name).read_bytes())
+                total.update(file.read_bytes())
             except OSError:
                 return ""
         return total.hexdigest()
@@ -173,7 +204,7 @@ class _Namespace:
             module = self._modules[name] = ModuleType(name)
             module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
             source = compile(self._path(short).read_bytes(), str(self._path(short)), "exec")
-            exec(source, module.__dict__)  # noqa: S102 - installed files, as an import would
+            exec(source, module.__dict__)  # noqa: S102 - Presidio's own files, of known digest
         return self._modules[name]
 
     def _prepare(self) -> None:
@@ -196,4 +227,6 @@ class _Namespace:
     ) -> ModuleType:
         if level == 0 and (name == _ROOT or name.startswith(f"{_ROOT}.")):
             return self.module(name)
+        if level == 1 and scope is not None and name:  # a neighbour in the same folder
+            return self.module(f"{str(scope['__name__']).rpartition('.')[0]}.{name}")
         return builtins.__import__(name, scope, local, fromlist or (), level)

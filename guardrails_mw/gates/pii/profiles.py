@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from guardrails_mw.gates.pii.countries import GENERIC_WORDS
 from guardrails_mw.gates.pii.matching import Match
 
-__all__ = ["ENTITIES", "MODEL_ENTITIES", "PROFILES", "Profile"]
+__all__ = ["ENTITIES", "PROFILES", "Profile"]
 
 Rule = Callable[[str, Match], bool]
 
@@ -23,9 +24,6 @@ ENTITIES = (
     "US_PASSPORT", "US_SSN", "UUID",
 )  # fmt: skip
 """What patterns can find."""
-
-MODEL_ENTITIES = frozenset({"PERSON", "LOCATION", "ORGANIZATION", "NRP", "AGE", "TITLE", "MEDICAL_CONDITION"})
-"""What only a named-entity model can find; this package ships none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,8 @@ class Profile:
         requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
             lets the search be skipped.
         least_digits: telephone numbers with fewer digits are not looked for.
+        national: least score of the identifiers of countries that a policy names.
+        ignored: context words of those that say nothing.
     """
 
     entities: frozenset[str]
@@ -49,10 +49,23 @@ class Profile:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     least_digits: int = 0
+    national: float = 0.35
+    ignored: frozenset[str] = frozenset()
 
     def at_least(self, score: float | None) -> Profile:
         """The same profile with one least score for every entity; itself for None."""
         return self if score is None else replace(self, default=score, min_score={})
+
+    def with_least(self, scores: Mapping[str, float]) -> Profile:
+        """The same profile with a least score for entities that have none of their own."""
+        return replace(self, min_score={**scores, **self.min_score})
+
+    def words(self, entity: str, context: Sequence[str] | None) -> list[str]:
+        """Context words of an entity: the profile's own, or what is left of its recognizer's."""
+        if entity in self.context:
+            return list(self.context[entity])
+        words = (" ".join(each.strip(" #").lower().split()) for each in context or ())
+        return [word for word in words if word.replace(" ", "").isalpha() and word not in self.ignored]
 
     def keeps(self, text: str, match: Match) -> bool:
         """Whether a match with its final score counts."""
@@ -65,7 +78,7 @@ class Profile:
 _ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
 _VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
 _SEPARATOR = re.compile(r"[\s().\-/]")
-_DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$")
+_DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$|^\d{4}([ -])\d{4}\1\d{4}\1\d{4}$")
 _FIFTH, _LEADING = re.compile(r"\.\d"), re.compile(r"\d\.$")
 _CARD = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3[0689]\d{12,17}|35\d{14,17}"
@@ -75,7 +88,8 @@ _CARD = re.compile(
 """Visa, Mastercard, American Express, Diners, JCB, Maestro, Discover and UnionPay, UATP (ISO/IEC 7812 ranges)."""
 _VERSION_REACH = 12
 _IPV6_SHORT = 7
-_WITH_CONTEXT = 0.7
+_WITH_CONTEXT, _FORM_WITH_CONTEXT = 0.74, 0.6
+_MOST_DIGITS = 17
 
 
 def _explicit_url(text: str, match: Match) -> bool:
@@ -95,6 +109,8 @@ def _host_address(text: str, match: Match) -> bool:
 
 def _issued_card(text: str, match: Match) -> bool:
     """With as many digits as cards of that prefix have: one number in ten passes the check digit."""
+    if _LEADING.search(text[max(0, match.start - 2) : match.start]):  # the fraction of a number
+        return False
     digits = "".join(filter(str.isdigit, text[match.start : match.end]))
     return _CARD.fullmatch(digits) is not None
 
@@ -104,7 +120,11 @@ def _dialled(text: str, match: Match) -> bool:
     value = text[match.start : match.end]
     if match.score >= _WITH_CONTEXT:
         return True
-    if sum(map(str.isdigit, value)) < 9 or _DATE_OR_FLOAT.search(value):
+    if _DATE_OR_FLOAT.search(value):
+        return False
+    if match.score >= _FORM_WITH_CONTEXT:
+        return True
+    if not 9 <= sum(map(str.isdigit, value)) <= _MOST_DIGITS:
         return False
     return value.startswith("+") or len(_SEPARATOR.findall(value)) >= 2
 
@@ -118,11 +138,14 @@ PROFILES: Mapping[str, Profile] = {
             "US_BANK_NUMBER": 0.4, "US_DRIVER_LICENSE": 0.6, "US_PASSPORT": 0.4, "US_SSN": 0.4,
         },
         context={  # Presidio's own hold words such as "number", "check", "us", "document" and "security"
-            "PHONE_NUMBER": ("phone", "telephone", "tel", "mobile", "cell", "call", "fax", "whatsapp"),
+            "PHONE_NUMBER": (
+                "phone", "telephone", "tel", "mobile", "mobil", "cell", "call", "fax", "whatsapp", "msisdn", "handy",
+                "telefon", "portable", "celular", "cellulare", "hotline", "dial", "sms", "landline", "movil", "tlf",
+            ),
             "US_BANK_NUMBER": ("bank", "acct", "checking", "savings", "debit"),
             "US_DRIVER_LICENSE": ("driver", "driving", "dmv"),
             "US_PASSPORT": ("passport",),
-            "US_SSN": ("ssn", "social"),
+            "US_SSN": ("ssn", "ss", "social", "taxpayer", "tin", "seguro"),
         },
         rules={
             "CREDIT_CARD": _issued_card, "IP_ADDRESS": _host_address, "PHONE_NUMBER": _dialled, "URL": _explicit_url,
@@ -132,6 +155,8 @@ PROFILES: Mapping[str, Profile] = {
             "URL": r"https?://|www[0-9]{0,3}\.",
         },
         least_digits=7,
+        national=0.4,
+        ignored=GENERIC_WORDS,
     ),
-    "strict": Profile(entities=frozenset(ENTITIES), default=0.35),
+    "strict": Profile(entities=frozenset(ENTITIES), default=0.35, min_score={"US_SSN": 0.05}),
 }  # fmt: skip

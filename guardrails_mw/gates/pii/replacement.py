@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from guardrails_mw.gates.pii.context import PLACEHOLDER
+from guardrails_mw.gates.pii.escapes import fitted, tokens
 from guardrails_mw.gates.pii.matching import Match
 
 __all__ = ["Hidden", "Replacer", "Style", "apply", "hidden"]
 
-Style = Literal["remove", "mask", "hash"]
+Style = Literal["remove", "mask", "hash", "token"]
 Find = Callable[[str], list[Match]]
 _TAIL = 4
 _ROUNDS = 8
@@ -25,7 +26,8 @@ class Replacer:
 
     Args:
         style: ``remove`` names the entity, ``hash`` adds a keyed fingerprint by which equal values can be
-            recognised, ``mask`` keeps the shape and, of eight or more letters and digits, the last four.
+            recognised, ``mask`` keeps the shape and, of eight or more letters and digits, the last four. What
+            ``token`` writes is a label that the vault puts a token in place of.
         secret: key of the fingerprint (HMAC-SHA256 of the value in lower case without separators, 32 bits).
 
     >>> Replacer("mask")("US_SSN", "219-09-9999"), Replacer("remove")("US_SSN", "219-09-9999")
@@ -37,11 +39,13 @@ class Replacer:
 
     def __call__(self, entity: str, value: str, *, whole: bool = False) -> str:
         """The replacement of one value; `whole` leaves no tail."""
-        if self.style == "remove":
+        if self.style in ("remove", "token"):
             return f"[{entity}]"
         if self.style == "hash":
             plain = "".join(filter(str.isalnum, value.casefold()))
             return f"[{entity}:{hmac.new(self.secret, plain.encode(), 'sha256').hexdigest()[:8]}]"
+        if "\\" in value:  # half an escape would not be JSON any more
+            return f"[{entity}]"
         count = sum(map(str.isalnum, value))
         hide = count if whole or count < 2 * _TAIL else count - _TAIL
         masked = []
@@ -75,17 +79,21 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
     until it is clean.
     """
     matches = _merged(_outside(text, find(text)))
+    if not matches:
+        return []
+    among = tokens(text)
+    matches = _merged(fitted(matches, among))
     stubborn: set[Match] = set()
     replaced: list[Hidden] = []
+    quoted = {(token.start, token.end) for token in among if token.number}
     for _ in range(_ROUNDS):
         replaced = [Hidden(m, replace(m.entity, text[m.start : m.end], whole=m in stubborn)) for m in matches]
-        if not matches:
-            break
+        replaced = [h._replace(text=f'"{h.text}"') if h.match[:2] in quoted else h for h in replaced]
         result = apply(text, replaced)
         fresh = _originals(replaced, _outside(result, find(result)))
         if not fresh:
             break
-        before, matches = matches, _merged([*matches, *fresh])
+        before, matches = matches, _merged(fitted([*matches, *fresh], among))
         if matches == before:
             starts = [m.start for m in matches]
             stubborn.update(matches[bisect_right(starts, f.start) - 1] for f in fresh)
@@ -98,7 +106,7 @@ def _outside(text: str, matches: Sequence[Match]) -> list[Match]:
 
 
 def _in_placeholder(text: str, match: Match) -> bool:
-    begin = text.rfind("[", max(0, match.start - 42), match.start)
+    begin = text.rfind("[", max(0, match.start - 64), match.start)
     found = PLACEHOLDER.match(text, begin) if begin >= 0 else None
     return found is not None and match.end <= found.end()
 

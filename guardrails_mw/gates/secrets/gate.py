@@ -20,7 +20,7 @@ __all__ = ["SecretsConfig", "SecretsGate"]
 
 REASON = "secret"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH}
+_OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
 
 
 class SecretsConfig(GateConfig):
@@ -28,8 +28,9 @@ class SecretsConfig(GateConfig):
 
     action: Literal["edit", "flag", "ask", "block"] = "edit"
     """What a secret means. `ask` and `block` edit too, so that nobody who reads the decision sees it."""
-    style: Literal["remove", "mask", "hash"] = "remove"
-    """`remove` writes the kind, `mask` keeps up to four characters, `hash` writes a keyed hash."""
+    style: Literal["remove", "mask", "hash", "token"] = "remove"
+    """`remove` writes the kind, `mask` keeps up to four characters, `hash` writes a keyed hash, `token` a
+    placeholder that becomes the secret again for the user and for tools with ``sees: raw``."""
     allow: tuple[str, ...] = Field(default=())
     """Harmless values, as they are or as ``sha256:`` and the hex digest of their UTF-8."""
 

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from guardrails_mw.document import Document
 from guardrails_mw.gate import windows
 from guardrails_mw.patterns import PatternSet
+from guardrails_mw.placeholder import CHECK_LETTERS
 
 __all__ = ["Rule", "RuleSet", "Secret", "default_rules", "is_secret_name", "is_secret_value"]
 
@@ -44,7 +45,9 @@ _COMMON = frozenset(
     | {"postgres", "mysql", "redis", "mongo", "rabbitmq", "minio", "key", "port", "host", "value", "mypassword"}
 )
 _SYMBOLS = frozenset("!@#$%^&*+?~")  # what passwords hold and names do not
-_MARK = re.compile(r"\[SECRET:[a-z0-9_]{1,40}(?::[0-9a-f]{8})?\]")  # what the gate itself writes
+_MARK = re.compile(  # what the gate itself writes, and what the vault makes of it
+    rf"\[SECRET(?::[a-z0-9_]{{1,40}}(?::[0-9a-f]{{8}})?|[A-Z_]{{0,40}}_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})\]"
+)
 _USERINFO = re.compile(r"://[^/:@]*:([^/@]+)@")
 
 

@@ -1,0 +1,206 @@
+"""Telephone numbers in texts, as phonenumbers' matchers find them region by region, in one pass.
+
+All regions look at the same candidates in the same order; a region that finds a number inside a candidate
+goes on from there, the others from the candidate's end. So the candidates are searched once, and every
+part of one is read once, for all regions.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+
+from guardrails_mw.gates.pii.matching import Span
+from guardrails_mw.gates.pii.numbering import Plans
+
+__all__ = ["PhoneFinder", "remembering"]
+
+_SCORE = 0.4
+_MAX_INPUT = 250
+_PLUS = "+\uff0b"
+_LEAD = "([\uff08\uff3b" + _PLUS
+_BRACKETS = re.compile(r"[()\[\]\uff08\uff09\uff3b\uff3d]")
+_PUNCTUATION = (
+    "\\-\u2010-\u2015\u2212\u30fc\uff0d-\uff0f \u00a0\u00ad\u200b\u2060\u3000()\uff08\uff09\uff3b\uff3d.\\[\\]/"
+)
+_SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
+"""A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
+_PAIR = re.compile(r"\D*\d\d\D*")
+_NOT_DIGITS = re.compile(r"\D+")
+_LETTER = re.compile(r"[A-Za-z]")
+
+
+_SEEN: ContextVar[dict[str, int]] = ContextVar("guardrails_mw_phones_seen")
+
+
+@contextmanager
+def remembering() -> Iterator[None]:
+    """Read no part of a number twice inside; afterwards everything is forgotten."""
+    token = _SEEN.set({})
+    try:
+        yield
+    finally:
+        _SEEN.reset(token)
+
+
+class PhoneFinder:
+    """Telephone numbers that are valid in one of the regions.
+
+    Args:
+        regions: two-letter regions whose national numbers count.
+        least_digits: numbers with fewer digits are not looked for.
+        tick: called for every candidate; may raise when time is over.
+
+    >>> list(PhoneFinder(["US"]).spans("call (212) 555-0123 now"))
+    [(5, 19, 0.4)]
+    """
+
+    def __init__(self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool) -> None:
+        from phonenumbers import phonenumbermatcher as matching
+        from phonenumbers import phonenumberutil as parsing
+
+        self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
+        self._plans, self._least, self._tick = _plans(self._names), least_digits, tick
+
+    def spans(self, text: str) -> Iterator[Span]:
+        """Spans of all regions, each once; one may hold another."""
+        seen = _SEEN.get({})
+        waiting = {0: self._plans.all}
+        queue = [0]
+        while queue:
+            index = heapq.heappop(queue)
+            found = self._matching._PATTERN.search(text, index)  # noqa: SLF001 - its own pattern, not a copy
+            if not found:
+                return
+            start = found.start()
+            regions = waiting.pop(index)
+            while queue and queue[0] <= start:
+                regions |= waiting.pop(heapq.heappop(queue))
+            candidate = self._alone(found.group())
+            resumed: list[tuple[int, int]] = []
+            for begin, end, bits in self._numbers(text, start, candidate, regions, seen):
+                yield begin, end, _SCORE
+                resumed.append((end, bits))
+                regions &= ~bits
+            for position, bits in (*resumed, (start + len(candidate), regions)):
+                if bits and position not in waiting:
+                    heapq.heappush(queue, position)
+                if bits:
+                    waiting[position] = waiting.get(position, 0) | bits
+
+    def _alone(self, candidate: str) -> str:
+        second = self._parsing._SECOND_NUMBER_START_PATTERN.search(candidate)  # noqa: SLF001
+        return candidate[: second.start()] if second else candidate
+
+    def _numbers(
+        self, text: str, offset: int, candidate: str, regions: int, seen: dict[str, int]
+    ) -> Iterator[tuple[int, int, int]]:
+        """For each part of a candidate that is a number: its span, and the regions that had found none before."""
+        self._tick()
+        if not self._enough(candidate) or self._is_date(text, offset, candidate):
+            return
+        bracketed = bool(_BRACKETS.search(candidate))
+        for position, part in self._parts(candidate):
+            if not part or len(part) < self._least:
+                continue
+            bits = seen.get(part, -1)
+            if bits < 0:
+                bits = seen[part] = self._regions(part, bracketed)
+            bits &= regions
+            begin = offset + position
+            if bits and self._apart(text, begin, begin + len(part)):
+                yield begin, begin + len(part), bits
+                regions &= ~bits
+                if not regions:
+                    return
+
+    def _enough(self, candidate: str) -> bool:
+        return len(candidate) >= self._least and len(_NOT_DIGITS.sub("", candidate)) >= self._least
+
+    def _is_date(self, text: str, offset: int, candidate: str) -> bool:
+        if self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
+            return True
+        clock = self._matching._TIME_STAMPS.search(candidate)  # noqa: SLF001
+        return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, offset + len(candidate)))  # noqa: SLF001
+
+    def _parts(self, candidate: str) -> Iterator[tuple[int, str]]:
+        """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it."""
+        yield 0, candidate
+        for pattern in self._matching._INNER_MATCHES:  # noqa: SLF001
+            found = pattern.search(candidate)
+            if found:
+                yield 0, self._trimmed(candidate[: found.start()])
+            while found:
+                yield found.start(1), self._trimmed(found.group(1))
+                found = pattern.search(candidate, found.start() + 1)
+
+    def _trimmed(self, part: str) -> str:
+        if not part or part[-1].isalnum():
+            return part
+        trailing = self._parsing._UNWANTED_END_CHAR_PATTERN.search(part)  # noqa: SLF001
+        return part[: trailing.start()] if trailing else part
+
+    def _apart(self, text: str, begin: int, end: int) -> bool:
+        """Not joined to a Latin letter, a percent or a currency sign."""
+        if begin > 0 and text[begin] not in _LEAD and self._joins(text[begin - 1]):
+            return False
+        return end >= len(text) or not self._joins(text[end])
+
+    def _joins(self, character: str) -> bool:
+        if character.isascii():
+            return character.isalpha() or character in "%$"
+        kind = self._matching.PhoneNumberMatcher
+        return bool(kind._is_invalid_punctuation_symbol(character) or kind._is_latin_letter(character))  # noqa: SLF001
+
+    def _regions(self, part: str, bracketed: bool) -> int:
+        """A bit for every region in which the part, standing alone, is a valid number."""
+        if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
+            return 0
+        simple = _SIMPLE.fullmatch(part)
+        if simple:
+            digits = _digits(simple.group(2))
+            plus = bool(simple.group(1))
+            if len(digits) < self._least:
+                return 0
+            viable = len(digits) > 2 or (not plus and _PAIR.fullmatch(part) is not None)
+            return self._plans.valid(digits, digits, plus=plus) if viable else 0
+        return self._labelled(part) if self._enough(part) else 0
+
+    def _is_reference(self, part: str) -> bool:
+        """Brackets that do not match, or pages of a publication."""
+        unmatched = not self._matching._MATCHING_BRACKETS.fullmatch(part)  # noqa: SLF001
+        return unmatched or bool(self._matching._PUB_PAGES.search(part))  # noqa: SLF001
+
+    def _labelled(self, part: str) -> int:
+        """Of a number with letters or signs, such as an extension."""
+        parsing = self._parsing
+        number = parsing._extract_possible_number(part)  # noqa: SLF001
+        if not parsing._is_viable_phone_number(number):  # noqa: SLF001
+            return 0
+        _, rest = parsing._maybe_strip_extension(number)  # noqa: SLF001
+        if len(_LETTER.findall(rest)) >= 3:
+            return self._asked(part, self._plans.all)
+        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS)
+        return self._asked(part, bits) if bits and "x" in part.lower() else bits
+
+    def _asked(self, part: str, regions: int) -> int:
+        """The regions of these in which phonenumbers itself takes the part for a number."""
+        taken = 0
+        for i, name in enumerate(self._names):
+            if regions >> i & 1:
+                matcher = self._matching.PhoneNumberMatcher(part, name)
+                taken |= (matcher._parse_and_verify(part, 0) is not None) << i  # noqa: SLF001
+        return taken
+
+
+def _digits(part: str) -> str:
+    digits = _NOT_DIGITS.sub("", part)
+    return digits if digits.isascii() else "".join(str(unicodedata.digit(each)) for each in digits)
+
+
+_plans = cache(Plans)
