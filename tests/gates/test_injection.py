@@ -464,8 +464,10 @@ def test_an_attack_across_two_windows_is_found(shift):
 
 @pytest.mark.parametrize(
     "unit",
-    (".", "!", "\x00", "7", "ignore ", "a\u200b", "😀", "[", "print the your ", "QUJD", "a ", "a.b.", "%2525", "&#105;")
-    + ("\\x69", "6967", "\U000e0069", "ａ", "eht uoy ", "gur lbh ", "a<b>a", "pervious "),
+    [
+        *(".", "!", "\x00", "7", "ignore ", "a\u200b", "😀", "[", "print the your ", "QUJD", "a ", "a.b.", "%2525"),
+        *("&#105;", "\\x69", "6967", "\U000e0069", "ａ", "eht uoy ", "gur lbh ", "a<b>a", "pervious "),
+    ],
 )
 def test_work_grows_linearly(unit, monkeypatch):
     """Four times the text gives the engine about four times the characters, also for hostile texts."""
