@@ -465,30 +465,8 @@ def test_an_attack_across_two_windows_is_found(shift):
 @pytest.mark.parametrize(
     "unit",
     [
-        *(
-            ".",
-            "!",
-            "\x00",
-            "7",
-            "ignore ",
-            "a\u200b",
-            "😀",
-            "[",
-            "print the your ",
-            "QUJD",
-            "a ",
-            "a.b.",
-            "%2525",
-            "&#105;",
-            "\\x69",
-            "6967",
-            "\U000e0069",
-            "ａ",
-            "eht uoy ",
-            "gur lbh ",
-            "a<b>a",
-            "pervious ",
-        )
+        *(".", "!", "\x00", "7", "ignore ", "a\u200b", "😀", "[", "print the your ", "QUJD", "a ", "a.b.", "%2525"),
+        *("&#105;", "\\x69", "6967", "\U000e0069", "ａ", "eht uoy ", "gur lbh ", "a<b>a", "pervious "),
     ],
 )
 def test_work_grows_linearly(unit, monkeypatch):

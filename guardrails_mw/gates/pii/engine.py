@@ -196,18 +196,34 @@ class _Validated:
                 yield start, end, 1.0
 
 
+_AHEAD = "(?=.*?[a-zA-Z])(?=.*?[0-9]{4})"
+"""Look-aheads over the rest of the text, which take quadratic time: a match begins before the last of both."""
+_LETTER_BEHIND, _DIGITS_BEHIND = regex.compile("(?r)[a-zA-Z]", regex.IGNORECASE), regex.compile("(?r)[0-9]{4}")
+
+
+def _last_ahead(text: str) -> int:
+    """The last position from which both look-aheads hold; -1 if there is none."""
+    letter, digits = _LETTER_BEHIND.search(text), _DIGITS_BEHIND.search(text)
+    return min(letter.start(), digits.start()) if letter and digits else -1
+
+
 class _Patterns:
     """A recognizer's patterns, checks and scores, with a time limit that is an error."""
 
     def __init__(self, recognizer: Recognizer) -> None:
         self._recognizer = recognizer
         flags = recognizer.global_regex_flags
-        self._patterns = [(regex.compile(p.regex, flags), p.score) for p in recognizer.patterns]
+        self._patterns = [
+            (regex.compile(p.regex.replace(_AHEAD, ""), flags), p.score, _AHEAD in p.regex) for p in recognizer.patterns
+        ]
 
     def __call__(self, text: str) -> Iterator[Span]:
-        for pattern, score in self._patterns:
+        for pattern, score, ahead in self._patterns:
+            last = _last_ahead(text) if ahead else len(text)
             try:
                 for match in pattern.finditer(text, timeout=_remaining()):
+                    if match.start() > last:
+                        break
                     yield from self._judge(match, score)
             except TimeoutError:
                 raise GateError("pii.timeout") from None
