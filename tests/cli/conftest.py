@@ -1,8 +1,19 @@
-"""What the command line's tests share."""
+"""A policy of its own for every test."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+from commands import POLICY
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A policy file in an empty folder."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(POLICY)
+    return file
 
 
 @pytest.fixture(autouse=True)
