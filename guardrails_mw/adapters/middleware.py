@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import cast
 
 from langchain.agents.middleware import AgentMiddleware
@@ -54,11 +54,14 @@ class GuardrailsMiddleware(AgentMiddleware):
         """Call the guarded model."""
         return drive(self._model_call(request, lambda changed: Either(lambda: handler(changed), _unreachable)))
 
-    async def awrap_model_call(
+    # The asynchronous hooks are plain functions that give something to await: LangChain would wrap an `async def`
+    # so that it crosses to another thread and back twice, whether anything traces it or not.
+
+    def awrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
-    ) -> ModelCallResult:
+    ) -> Coroutine[object, object, ModelCallResult]:
         """Call the guarded model."""
-        return await drive_async(self._model_call(request, lambda changed: Either(_never, lambda: handler(changed))))
+        return drive_async(self._model_call(request, lambda changed: Either(_never, lambda: handler(changed))))
 
     async def _model_call(
         self, request: ModelRequest, call: Callable[[ModelRequest], Either[ModelResponse]]
@@ -82,11 +85,11 @@ class GuardrailsMiddleware(AgentMiddleware):
         """Run the tool under guard."""
         return drive(self._tool(request, lambda changed: Either(lambda: handler(changed), unreachable)))
 
-    async def awrap_tool_call(
+    def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
-    ) -> ToolResult:
+    ) -> Coroutine[object, object, ToolResult]:
         """Run the tool under guard."""
-        return await drive_async(self._tool(request, lambda changed: Either(never, lambda: handler(changed))))
+        return drive_async(self._tool(request, lambda changed: Either(never, lambda: handler(changed))))
 
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]

@@ -48,7 +48,8 @@ class Speller:
         self._typos = {typo: word for word in words if len(word) > 4 for typo in _swapped(word)}
         for word in words:
             self._typos.pop(word, None)
-        self._odd = self._rot13 | self._mirrored | self._typos.keys()
+        self._misspelt = frozenset(self._typos)
+        self._odd = self._rot13 | self._mirrored | self._misspelt
 
     def respelled(self, view: View) -> Iterator[View]:
         """The views of a view's folded text in which something reads differently."""
@@ -61,7 +62,7 @@ class Speller:
         letters = self._letters(view.text)
         if letters != view.text:
             words = set(_WORD.findall(letters))
-        if not words.isdisjoint(self._typos):
+        if not words.isdisjoint(self._misspelt):
             text, way = self._corrected(letters, view.span)
             yield View("respelled" if letters == view.text else "letters", text, way, folded=True)
         elif letters != view.text:
