@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -56,6 +57,7 @@ class Guard:
         tools: all tools there are, so that the policy's tool and argument names can be checked now.
         types: gate types to choose from; the installed ones if left out.
         store: where things last; opened from the policy if left out.
+        env: where keys of trace endpoints come from; the process's environment if left out.
 
     Raises:
         PolicyError: something in the policy cannot be built, or names a tool that does not exist.
@@ -75,6 +77,7 @@ class Guard:
         tools: Sequence[object] | None = None,
         types: GateTypes | None = None,
         store: Store | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.policy = policy
         if tools is not None:
@@ -97,7 +100,7 @@ class Guard:
         self.enforcer = Enforcer(self.engine, self.approvals, redactor, _manners(policy))
         self._runs: Runs | None = None
         self._lock = threading.Lock()
-        self.tracing = self._trace(redactor)
+        self.tracing = self._trace(redactor, os.environ if env is None else env)
         """Where spans go, if the policy has traces."""
         self.warm()
 
@@ -109,7 +112,7 @@ class Guard:
         types, document = GateTypes.installed(), Document.read(path, env)
         policy = Policy.load(document, types, Path(path).resolve().parent)
         try:
-            return cls(policy, tools=tools, types=types)
+            return cls(policy, tools=tools, types=types, env=env)
         except PolicyError as error:
             raise document.placed(error) from None
 
@@ -245,13 +248,13 @@ class Guard:
                 steps[each.gate.name] = Step(each.gate, *terms)
         return {stage: [steps[each.gate.name] for each in gates] for stage, gates in planned.items()}
 
-    def _trace(self, redactor: Redactor) -> Tracing | None:
+    def _trace(self, redactor: Redactor, env: Mapping[str, str]) -> Tracing | None:
         traces = self.policy.traces
         if not (traces.langfuse or traces.otlp):
             return None
         from guardrails_mw.telemetry import tracing_from_policy
 
-        tracing = tracing_from_policy(traces, redactor)
+        tracing = tracing_from_policy(traces, redactor, env)
         if tracing is not None:
             tracing.began, tracing.run_of = self._traced, lambda thread: self.store.get(f"trace:{thread}")
             self.engine.observers.append(tracing.observe)

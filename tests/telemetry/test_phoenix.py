@@ -20,7 +20,9 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.tools import tool
+from rich.console import Console
 
+from guardrails_mw.demo import run as demo
 from guardrails_mw.event import Actor, Content, Event, Stage, Where
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.telemetry import Endpoint
@@ -170,3 +172,33 @@ def test_phoenix_shows_one_tree(phoenix: str) -> None:
     assert json.loads(guardrail["attributes"]["input.value"]) == {"city": "Oslo"}
     assert {span["attributes"]["session.id"] for span in spans} == {thread}
     assert sum(span["attributes"].get("llm.token_count.total", 0) for span in spans) == 25
+
+
+def test_the_demo_agent_is_one_tree(phoenix: str, receiver, tmp_path: Path) -> None:
+    """A run of the demo's agent arrives at Phoenix and in Langfuse's format: one tree, and its secret in neither."""
+    env = {
+        "LANGFUSE_BASE_URL": receiver.url,
+        "LANGFUSE_PUBLIC_KEY": "pk-lf-1",
+        "LANGFUSE_SECRET_KEY": "sk-lf-2",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": phoenix,
+    }
+    assert demo.run(folder=tmp_path, only=["secret-in-note"], console=Console(quiet=True), env=env) == 0
+    assert not receiver.refused
+    assert len({span.trace for span in receiver.spans}) == 1
+    ids = {span.id for span in receiver.spans}
+    assert [span.kind for span in receiver.spans if span.parent not in ids] == ["AGENT"]
+    assert {"AGENT", "LLM", "TOOL", "GUARDRAIL"} <= {span.kind for span in receiver.spans}
+    assert {"guardrail", "generation", "tool", "agent"} <= {
+        span.attributes["langfuse.observation.type"] for span in receiver.spans
+    }
+    project = str(receiver.spans[0].resource["openinference.project.name"])
+    stored = [
+        span for span in _stored(phoenix, project, len(ids)) if span["context"]["trace_id"] == receiver.spans[0].trace
+    ]
+    assert {span["context"]["span_id"] for span in stored} == ids
+    assert [span["span_kind"] for span in stored if not span["parent_id"]] == ["AGENT"]
+    edited = [s for s in stored if s["attributes"].get("guardrails_mw.gate") == "secrets" and s["attributes"]]
+    assert any("[SECRET:stripe]" in json.dumps(span) for span in stored)
+    assert {"tool_result"} <= {span["attributes"].get("guardrails_mw.stage") for span in edited}
+    assert "sk_live" not in json.dumps(stored)
+    assert b"sk_live" not in receiver.raw
