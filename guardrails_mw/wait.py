@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from guardrails_mw.errors import GateError
 from guardrails_mw.workers import LoopThread, Workers
@@ -126,6 +126,16 @@ class Either(Wait[T]):
     def __init__(self, sync: Callable[[], T], asynchronous: Callable[[], Awaitable[T]]) -> None:
         self._sync, self._async = sync, asynchronous
 
+    @classmethod
+    def only_here(cls, sync: Callable[[], T]) -> Either[T]:
+        """A call in a flow that is driven by hand; awaiting it raises `RuntimeError`."""
+        return cls(sync, _wrong_way)
+
+    @classmethod
+    def only_there(cls, asynchronous: Callable[[], Awaitable[T]]) -> Either[T]:
+        """A call in a flow that is awaited; driving it by hand raises `RuntimeError`."""
+        return cls(_wrong_way, asynchronous)
+
     def here(self) -> T:
         """Call the synchronous form."""
         return self._sync()
@@ -133,6 +143,10 @@ class Either(Wait[T]):
     async def there(self) -> T:
         """Await the asynchronous form."""
         return await self._async()
+
+
+def _wrong_way() -> NoReturn:
+    raise RuntimeError("a flow was driven the wrong way")
 
 
 def drive(flow: Flow[T]) -> T:

@@ -23,7 +23,7 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
-from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, digest, pause
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, block_error, digest, pause
 from guardrails_mw.adapters.messages import (
     call_event,
     last_answer,
@@ -295,8 +295,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _trip(self, decision: Decision, entry: _Open) -> NoReturn:
         """Raise the block, and whenever this top-level run goes on in spite of it raise it again."""
-        mark = self._enforcer.mark(decision)
-        block = BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+        block = block_error(self._enforcer, decision)
         self._latch(entry, block)
         raise block
 

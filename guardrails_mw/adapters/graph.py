@@ -28,7 +28,7 @@ from guardrails_mw.adapters.messages import (
     with_answer,
     with_content,
 )
-from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, permitted, rejection, unreachable
+from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted, rejection
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.seam import NODES
@@ -178,12 +178,12 @@ class _GuardedToolNode:
         return calls, {id_ for id_ in ids if ids.count(id_) > 1}
 
     def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
-        return drive(self._call(request, lambda changed: Either(lambda: execute(changed), unreachable)))
+        return drive(self._call(request, lambda changed: Either.only_here(lambda: execute(changed))))
 
     async def _arun(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Awaitable[ToolResult]]
     ) -> ToolResult:
-        return await drive_async(self._call(request, lambda changed: Either(never, lambda: execute(changed))))
+        return await drive_async(self._call(request, lambda changed: Either.only_there(lambda: execute(changed))))
 
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]

@@ -41,6 +41,7 @@ __all__ = [
     "Here",
     "Runs",
     "actor_from",
+    "block_error",
     "can_pause",
     "digest",
     "pause",
@@ -206,10 +207,15 @@ class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
     """A block raised inside a host. What retries or excuses errors in graphs and agents lets it through."""
 
 
+def block_error(enforcer: Enforcer, decision: Decision) -> BlockedInGraph:
+    """The exception for a block."""
+    mark = enforcer.mark(decision)
+    return BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+
+
 def raise_block(enforcer: Enforcer, decision: Decision) -> NoReturn:
     """Raise the exception for a block."""
-    mark = enforcer.mark(decision)
-    raise BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+    raise block_error(enforcer, decision)
 
 
 def can_pause(configurable: Mapping[str, object]) -> bool:

@@ -22,7 +22,7 @@ from guardrails_mw.adapters.exchange import ANSWERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Runs
 from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
-from guardrails_mw.adapters.tools import ToolResult, guarded_call, never, unreachable
+from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
 from guardrails_mw.seam import MIDDLEWARE
@@ -52,7 +52,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
     ) -> ModelCallResult:
         """Call the guarded model."""
-        return drive(self._model_call(request, lambda changed: Either(lambda: handler(changed), _unreachable)))
+        return drive(self._model_call(request, lambda changed: Either.only_here(lambda: handler(changed))))
 
     # The asynchronous hooks are plain functions that give something to await: LangChain would wrap an `async def`
     # so that it crosses to another thread and back twice, whether anything traces it or not.
@@ -61,7 +61,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> Coroutine[object, object, ModelCallResult]:
         """Call the guarded model."""
-        return drive_async(self._model_call(request, lambda changed: Either(_never, lambda: handler(changed))))
+        return drive_async(self._model_call(request, lambda changed: Either.only_there(lambda: handler(changed))))
 
     async def _model_call(
         self, request: ModelRequest, call: Callable[[ModelRequest], Either[ModelResponse]]
@@ -83,13 +83,13 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
-        return drive(self._tool(request, lambda changed: Either(lambda: handler(changed), unreachable)))
+        return drive(self._tool(request, lambda changed: Either.only_here(lambda: handler(changed))))
 
     def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolResult]]
     ) -> Coroutine[object, object, ToolResult]:
         """Run the tool under guard."""
-        return drive_async(self._tool(request, lambda changed: Either(never, lambda: handler(changed))))
+        return drive_async(self._tool(request, lambda changed: Either.only_there(lambda: handler(changed))))
 
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
@@ -141,16 +141,6 @@ async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse
         for message in response.result
     ]
     return response if result == response.result else ModelResponse(result=result)
-
-
-def _never() -> ModelResponse:
-    """Stands for the synchronous form of a call in a flow that is awaited."""
-    raise RuntimeError("a flow was driven the wrong way")
-
-
-async def _unreachable() -> ModelResponse:
-    """Stands for the asynchronous form of a call in a flow that is driven by hand."""
-    raise RuntimeError("a flow was driven the wrong way")
 
 
 def _answer_names(request: ModelRequest) -> list[str]:

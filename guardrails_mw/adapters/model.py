@@ -78,8 +78,8 @@ class GuardedChatModel(BaseChatModel):
         answering = self.model_copy(update={"answers": self.answers | {name}})
         return super(GuardedChatModel, answering).with_structured_output(schema, **kwargs)  # type: ignore[arg-type]
 
-    # Input is cleaned before the run starts, so that tracers never see what an edit replaces. The calls
-    # below decide again on the cleaned messages; the enforcer remembers, so that costs nothing.
+    # Input is cleaned before the run starts, so that tracers never see what an edit replaces. What was read
+    # is taken over by the call itself.
 
     def invoke(self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: object) -> AIMessage:
         """Like the inner model's."""
@@ -136,19 +136,17 @@ class GuardedChatModel(BaseChatModel):
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
         if self._entered() is not None:
             return super().generate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        here = drive(self.runs.here(uuid4().hex))
-        readings = [drive(self.exchange(here).read(each)) for each in messages]
-        with _all_of(self.enforcer, here, readings).standing():
-            return super().generate([reading.messages for reading in readings], *args, **kwargs)  # type: ignore[arg-type]
+        entered, cleaned = drive(self._entering_all(messages))
+        with entered.standing():
+            return super().generate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
         if self._entered() is not None:
             return await super().agenerate(messages, *args, **kwargs)  # type: ignore[arg-type]
-        here = await drive_async(self.runs.here(uuid4().hex))
-        readings = [await drive_async(self.exchange(here).read(each)) for each in messages]
-        with _all_of(self.enforcer, here, readings).standing():
-            return await super().agenerate([reading.messages for reading in readings], *args, **kwargs)  # type: ignore[arg-type]
+        entered, cleaned = await drive_async(self._entering_all(messages))
+        with entered.standing():
+            return await super().agenerate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
 
     def _entered(self) -> Entered | None:
         """The call that this guard is looking after already."""
@@ -169,6 +167,19 @@ class GuardedChatModel(BaseChatModel):
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = await self.runs.here(str(parent), config=config)
         return Entered(self.enforcer, here, await self.exchange(here).read(messages)), config
+
+    async def _entering_all(
+        self, conversations: Sequence[Sequence[BaseMessage]]
+    ) -> tuple[Entered, list[list[BaseMessage]]]:
+        """Decide several conversations of one call; they are one reading, in which each message is found again."""
+        here = await self.runs.here(uuid4().hex)
+        cleaned, messages, decisions = list[list[BaseMessage]](), list[BaseMessage](), dict[int, Decision]()
+        for conversation in conversations:
+            reading = await self.exchange(here).read(conversation)
+            decisions.update({len(messages) + index: decision for index, decision in reading.decisions.items()})
+            messages += reading.messages
+            cleaned.append(reading.messages)
+        return Entered(self.enforcer, here, Reading(messages, decisions)), cleaned
 
     def exchange(self, here: Here) -> Exchange:
         """What happens around a call of this model that is made here."""
@@ -240,15 +251,6 @@ class GuardedChatModel(BaseChatModel):
             lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
             lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
-
-
-def _all_of(enforcer: Enforcer, here: Here, readings: Sequence[Reading]) -> Entered:
-    """Several conversations of one call as one reading, in which each message is found again."""
-    messages, decisions = list[BaseMessage](), dict[int, Decision]()
-    for reading in readings:
-        decisions.update({len(messages) + index: decision for index, decision in reading.decisions.items()})
-        messages += reading.messages
-    return Entered(enforcer, here, Reading(messages, decisions))
 
 
 def guard_model(

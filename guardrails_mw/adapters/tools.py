@@ -28,10 +28,8 @@ from guardrails_mw.wait import Either
 __all__ = [
     "ToolResult",
     "guarded_call",
-    "never",
     "permitted",
     "rejection",
-    "unreachable",
 ]
 
 ToolResult = ToolMessage | Command[object]  # and lists of them, which LangGraph's own types leave out
@@ -146,13 +144,3 @@ def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: 
     )
     enforcer.vouch(result_event(message, tool_call(call), here), decision)
     return message
-
-
-def never() -> ToolMessage:
-    """Stands for the synchronous form of a call in a flow that is awaited."""
-    raise RuntimeError("a flow was driven the wrong way")
-
-
-async def unreachable() -> ToolMessage:
-    """Stands for the asynchronous form of a call in a flow that is driven by hand."""
-    raise RuntimeError("a flow was driven the wrong way")
