@@ -21,12 +21,13 @@ from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
+from guardrails_mw.stream import Flowing, Pace, Shown, Stream, flowing
 from guardrails_mw.vault import Restored, Vault, scope_of
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Operator, Outcome, Remedy, Verdict, combine
 from guardrails_mw.wait import AwaitableWait, FutureWait, drive, drive_async
 from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
-__all__ = ["Engine", "Recorder", "Settings", "Step", "Stream"]
+__all__ = ["Engine", "Recorder", "Settings", "Step"]
 
 INLINE = 16_384
 """Characters up to which a linear gate runs inline; more goes to a worker, where its deadline can end it."""
@@ -66,6 +67,7 @@ class Settings:
     unchecked: Action = Action.BLOCK
     on_unenforceable: Action = Action.BLOCK
     on_record_failure: Action = Action.BLOCK
+    pace: Pace = Pace()
 
 
 class Engine:
@@ -110,6 +112,12 @@ class Engine:
         """Decide a text that arrives in pieces; `event.content` is replaced by what was fed."""
         return Stream(self, event)
 
+    def flow(self, stage: Stage) -> Flowing | None:
+        """How texts of a stage flow while they arrive; None where a gate has to see the whole first."""
+        if self._settings.shadow:  # nothing is kept back, whatever the gates would say
+            return Flowing((), (), 0)
+        return flowing((step.gate for step in self._plan.get(stage, ())), self._settings.pace)
+
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
         self._settle(decision.event, decision.held, outcome)
@@ -139,17 +147,20 @@ class Engine:
         self._workers.close()
         self._loop.close()
 
-    async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
-        """Decide an event, as part of a larger flow, for a seam that will carry the decision out."""
+    async def deciding(self, event: Event, seam: Seam = ANYWHERE, *, edits_only: bool = False) -> Decision:
+        """Decide an event, as part of a larger flow, for a seam that will carry the decision out.
+
+        With `edits_only` gates that may edit are asked what they would, no more: the event is decided later.
+        """
         began = time.perf_counter()
         if not event.key:
             event = replace(event, key=f"once:{self._prefix}-{next(self._numbers)}")
         checks: list[Check] = []
         try:
             inline = event.content.size <= INLINE
-            if (opaque := self._opaque(event)) is not None:
+            if not edits_only and (opaque := self._opaque(event)) is not None:
                 checks.append(opaque)
-            for step in self._plan.get(event.stage, ()):
+            for step in self._editing(event.stage) if edits_only else self._plan.get(event.stage, ()):
                 if checks and checks[-1].verdict.action is Action.BLOCK:
                     break
                 if inline and step.gate.cost is Cost.LINEAR:
@@ -160,6 +171,9 @@ class Engine:
                     checks.append(await self._await(step, answer))
                 else:
                     checks.append(await self._offload(step, event))
+            if edits_only:
+                checks = [replace(c, verdict=Verdict.allow(c.verdict.reason, edits=c.verdict.edits)) for c in checks]
+                checks = [check for check in checks if check.verdict.edits]
             if self._vault is not None and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
@@ -167,6 +181,11 @@ class Engine:
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
+
+    def _editing(self, stage: Stage) -> list[Step]:
+        """The steps that may edit and can be asked twice. In shadow mode nothing is edited ahead."""
+        steps = () if self._settings.shadow else self._plan.get(stage, ())
+        return [s for s in steps if "edit" in s.gate.may(stage) and not isinstance(s.gate, HoldingGate)]
 
     async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE) -> Decision:
         """Record a decision that needs no gate, because the caller's code made it."""
@@ -369,26 +388,3 @@ class Engine:
             held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
         return replace(decision, verdict=verdict, action=action, checks=checks, held=held)
-
-
-class Stream:
-    """A text decided as it arrives. This version releases nothing before `close`, so `close` equals `decide`."""
-
-    def __init__(self, engine: Engine, event: Event) -> None:
-        self._engine, self._event, self._pieces = engine, event, [""]
-
-    def feed(self, text: str) -> str:
-        """Take a piece; returns what may be shown already."""
-        self._pieces.append(text)
-        return ""
-
-    def close(self) -> Decision:
-        """Decide the whole."""
-        return self._engine.decide(self._whole())
-
-    async def aclose(self) -> Decision:
-        """Decide the whole in a running loop."""
-        return await self._engine.adecide(self._whole())
-
-    def _whole(self) -> Event:
-        return replace(self._event, content=type(self._event.content)("".join(self._pieces)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
@@ -31,8 +31,9 @@ from guardrails_mw.adapters.messages import (
     with_answer,
     with_content,
 )
+from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
+from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import MIDDLEWARE, Seam
 from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import Either
@@ -149,7 +150,7 @@ class Exchange:
                 return _noted(result, name)
             if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), _MAX_REASKS):
                 return self._refused(block, name)
-            checked += [AIMessage(result.generations[0].message.content), HumanMessage(block.verdict.note)]
+            checked += _sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
     async def foreign(self, message: AIMessage, name: str) -> AIMessage:
@@ -219,27 +220,45 @@ class Exchange:
                 return message, decision
             if decision.edited:
                 message = with_answer(message, decision.content.value)
+        if isinstance(message, AIMessage) and message.invalid_tool_calls:
+            message = await self._unparsed(message, key)
         if isinstance(message, AIMessage) and message.tool_calls:
             return await self._proposed(message, key)
         return message, None
 
     async def _proposed(self, message: AIMessage, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide what the model wants to call, as far as this seam has to."""
+        """Decide what the model wants to call, as far as this seam has to.
+
+        Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
+        decides, and its tool gets, is what the message says.
+        """
         calls = []
         for index, call in enumerate(message.tool_calls):
             elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.tool_seam
+            event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
-                calls.append(call)
+                edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+                calls.append(call if not edited.edited else _with_args(call, edited))
                 continue
-            decision = await self.enforcer.deciding(self._call_event(call, key, index), self.seam)
+            decision = await self.enforcer.deciding(event, self.seam)
             if decision.blocked:
                 return message, decision
             self.enforcer.engine.settle(decision, Outcome("done"))
-            calls.append({**call, "args": cast("dict[str, object]", decision.content.value)})
-        if calls == message.tool_calls:
-            return message, None
-        beside = {k: v for k, v in message.additional_kwargs.items() if k not in ("tool_calls", "function_call")}
-        return message.model_copy(update={"tool_calls": calls, "additional_kwargs": beside}), None
+            calls.append(_with_args(call, decision))
+        return (message if calls == message.tool_calls else with_calls(message, calls)), None
+
+    async def _unparsed(self, message: AIMessage, key: str) -> AIMessage:
+        """The answer with what was edited in calls that could not be parsed; nobody runs those."""
+        calls = []
+        for index, call in enumerate(message.invalid_tool_calls):
+            named = ToolCall(call["name"] or "", {}, call["id"] or "", valid=False)
+            content, name = Content(call["args"] or ""), ("invalid", key, named.id or str(index))
+            event = self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=named)
+            edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+            calls.append({**call, "args": str(edited.content.value)} if edited.edited else call)
+        if calls == message.invalid_tool_calls:
+            return message
+        return message.model_copy(update={"invalid_tool_calls": calls})
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""
@@ -250,6 +269,21 @@ class Exchange:
 
     def _refused(self, block: Decision, name: str) -> ChatResult:
         return _noted(ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))]), name)
+
+
+def _with_args(call: HostToolCall, decision: Decision) -> HostToolCall:
+    return {**call, "args": cast("dict[str, object]", decision.content.value)}
+
+
+def _sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
+    """The answer and what is wrong with it, as a conversation goes on.
+
+    Providers take no empty answer, and no call without a result.
+    """
+    if isinstance(answer, AIMessage) and answer.tool_calls:
+        results = [ToolMessage(note, tool_call_id=call["id"] or "", status="error") for call in answer.tool_calls]
+        return [answer, *results]
+    return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
 
 
 def _noted(result: ChatResult, name: str) -> ChatResult:

@@ -9,6 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, Sys
 from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.host import Here, digest, raise_block
+from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.verdict import Decision, Outcome, Usage
@@ -32,6 +33,8 @@ __all__ = [
     "with_answer",
     "with_content",
 ]
+
+_EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
 
 
 def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
@@ -77,7 +80,7 @@ def model_event(call: ModelCall, here: Here, attempt: str) -> Event:
 
 def output_event(message: BaseMessage, here: Here, key: str) -> Event:
     """The event of what a model answered, with what providers put beside the content, such as reasoning."""
-    content, beside = message.content, _beside(message)
+    content, beside = said(message), _beside(message)
     if beside:
         text = [{"type": "text", "text": content}] if isinstance(content, str) else content
         content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
@@ -93,15 +96,15 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     """A copy of an answer as the content of its event was edited."""
     beside = _beside(message)
     if not beside or not isinstance(content, list):
-        return with_content(message, content)
-    new, said = content[-1]["beside"], content[:-1]
+        return with_content(message, with_said(message, content))
+    new, text = content[-1]["beside"], content[:-1]
     old = beside.get("additional_kwargs", {})
     rest = {key: value for key, value in message.additional_kwargs.items() if key not in old}
     update: dict[str, object] = {"additional_kwargs": {**rest, **new.get("additional_kwargs", {})}}
     if "invalid_tool_calls" in new:
         update["invalid_tool_calls"] = new["invalid_tool_calls"]
     if not calls_only(message):
-        update["content"] = said[0]["text"] if isinstance(message.content, str) else said
+        update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
     return with_content(message, message.content).model_copy(update=update)
 
 
@@ -125,7 +128,10 @@ def last_answer(messages: Sequence[BaseMessage]) -> int:
 
 def calls_only(message: BaseMessage) -> bool:
     """Whether a message is no answer yet, only calls: an empty text would fit no schema."""
-    return isinstance(message, AIMessage) and bool(message.tool_calls) and not message.content
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return False
+    content = said(message)
+    return not content or (isinstance(content, list) and all(block in _EMPTY for block in content))
 
 
 def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
