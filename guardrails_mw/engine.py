@@ -147,40 +147,66 @@ class Engine:
         self._workers.close()
         self._loop.close()
 
-    async def deciding(self, event: Event, seam: Seam = ANYWHERE, *, edits_only: bool = False) -> Decision:
+    async def deciding(
+        self, event: Event, seam: Seam = ANYWHERE, *, edits_only: bool = False, shown: Shown | None = None
+    ) -> Decision:
         """Decide an event, as part of a larger flow, for a seam that will carry the decision out.
 
         With `edits_only` gates that may edit are asked what they would, no more: the event is decided later.
+        `shown` is what of it left already, because it arrived as a stream.
         """
         began = time.perf_counter()
         if not event.key:
             event = replace(event, key=f"once:{self._prefix}-{next(self._numbers)}")
         checks: list[Check] = []
         try:
-            inline = event.content.size <= INLINE
             if not edits_only and (opaque := self._opaque(event)) is not None:
                 checks.append(opaque)
-            for step in self._editing(event.stage) if edits_only else self._plan.get(event.stage, ()):
-                if checks and checks[-1].verdict.action is Action.BLOCK:
-                    break
-                if inline and step.gate.cost is Cost.LINEAR:
-                    answer = self._ask(step, event)
-                    if isinstance(answer, Check):
-                        checks.append(answer)
-                        continue
-                    checks.append(await self._await(step, answer))
-                else:
-                    checks.append(await self._offload(step, event))
+            steps = self._editing(event.stage) if edits_only else self._plan.get(event.stage, ())
+            await self._asked(event, steps, checks)
             if edits_only:
                 checks = [replace(c, verdict=Verdict.allow(c.verdict.reason, edits=c.verdict.edits)) for c in checks]
                 checks = [check for check in checks if check.verdict.edits]
             if self._vault is not None and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
-            return await self.recording(decision) if checks else decision  # nobody was asked, nothing was decided
+            if shown is not None and shown.characters:
+                decision = self._after(decision, shown, began, seam)
+            return await self.recording(decision) if decision.checks else decision  # nobody was asked: nothing decided
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
+
+    async def glancing(self, event: Event, seam: Seam, gates: Collection[Gate]) -> Decision:
+        """What some gates say of a piece of an event that still arrives; recorded nowhere."""
+        began, checks = time.perf_counter(), list[Check]()
+        await self._asked(event, [step for step in self._plan.get(event.stage, ()) if step.gate in gates], checks)
+        if self._vault is not None and seam.can(event.stage, Power.EDIT):
+            checks = await self._tokenised(self._vault, event, checks)
+        return self._conclude(event, checks, began, seam)
+
+    async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
+        """Ask gates one after another, until one blocks; `checks` grows by what they say."""
+        inline = event.content.size <= INLINE
+        for step in steps:
+            if checks and checks[-1].verdict.action is Action.BLOCK:
+                return
+            if inline and step.gate.cost is Cost.LINEAR:
+                answer = self._ask(step, event)
+                checks.append(answer if isinstance(answer, Check) else await self._await(step, answer))
+            else:
+                checks.append(await self._offload(step, event))
+
+    def _after(self, decision: Decision, shown: Shown, began: float, seam: Seam) -> Decision:
+        """The decision on something of which the beginning was shown: it cannot be more lenient than that was."""
+        checks = list(decision.checks)
+        if decision.verdict.action is not Action.BLOCK:
+            checks += shown.checks
+            if not shown.fits(decision.content):  # a gate whose bounds are not what it says they are
+                checks.append(Check("stream", Verdict.block("error.stream"), 0.0, "stream"))
+        if len(checks) > len(decision.checks):
+            decision = self._conclude(decision.event, checks, began, seam)
+        return replace(decision, shown=shown.characters)
 
     def _editing(self, stage: Stage) -> list[Step]:
         """The steps that may edit and can be asked twice. In shadow mode nothing is edited ahead."""

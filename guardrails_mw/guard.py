@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from guardrails_mw.approvals import Approvals
 from guardrails_mw.document import Document
 from guardrails_mw.enforcer import Enforcer, Manners, Question
-from guardrails_mw.engine import Engine, Settings, Step, Stream
+from guardrails_mw.engine import Engine, Settings, Step
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.gate import GateTypes
@@ -25,6 +25,7 @@ from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
+from guardrails_mw.stream import Pace, Stream
 from guardrails_mw.vault import Vault, scope_of
 from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import drive
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
+    from guardrails_mw.adapters.compiled import GuardedGraph
     from guardrails_mw.adapters.graph import Node, Nodes
     from guardrails_mw.adapters.host import Runs
     from guardrails_mw.adapters.middleware import GuardrailsMiddleware
@@ -187,6 +189,16 @@ class Guard:
 
         return GuardrailsMiddleware(self.enforcer, self._host(), self._check_tools)
 
+    def graph(self, graph: object, actor: Actor | None = None) -> GuardedGraph:
+        """A compiled graph or agent whose input is decided before its first checkpoint is written.
+
+        It takes the graph's place everywhere, as a subgraph too. What happens inside is decided by the middleware
+        or the nodes that you build the graph with.
+        """
+        from guardrails_mw.adapters.compiled import guard_graph
+
+        return guard_graph(graph, self.enforcer, self._host(), actor)
+
     def runnable(self, runnable: Runnable[object, object], actor: Actor | None = None) -> Runnable[object, object]:
         """An LCEL chain, guarded."""
         from guardrails_mw.adapters.runnable import GuardedRunnable
@@ -310,6 +322,7 @@ def _settings(policy: Policy) -> Settings:
         unchecked=Action[policy.unchecked.upper()],
         on_unenforceable=Action[policy.on_unenforceable.upper()],
         on_record_failure=Action[policy.record.on_failure.upper()],
+        pace=Pace(policy.stream.every_tokens, policy.stream.hold == "window"),
     )
 
 

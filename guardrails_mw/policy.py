@@ -46,6 +46,7 @@ __all__ = [
     "Rule",
     "RunBudget",
     "StagePolicy",
+    "StreamPolicy",
     "ToolPolicy",
     "TracesPolicy",
     "VaultPolicy",
@@ -218,6 +219,15 @@ class TracesPolicy(_Section):
     """Whether spans carry what was said, after redaction, or no content."""
 
 
+class StreamPolicy(_Section):
+    """How classifiers look at text that is streamed; gates with bounds look at all of it as it comes."""
+
+    every_tokens: int = Field(default=64, ge=8, le=4096)
+    """With ``hold: window``, how much arrives before a classifier is asked again; a token is four characters."""
+    hold: Literal["window", "all"] = "all"
+    """``window``: what a classifier agreed to is shown, though what follows may change its mind."""
+
+
 class StagePolicy(_Section):
     """What happens at one stage."""
 
@@ -256,6 +266,8 @@ class Policy(_Section):
     """Where records, counters and approvals last: ``memory:`` or ``sqlite:///guardrails.db``."""
     record: RecordPolicy = RecordPolicy()
     """What the ledger keeps."""
+    stream: StreamPolicy = StreamPolicy()
+    """How text is held back that is streamed."""
     vault: VaultPolicy | None = None
     """How hidden values are kept; there is a vault as soon as a gate has ``style: token``."""
     traces: TracesPolicy = TracesPolicy()

@@ -94,6 +94,8 @@ class LedgerRecorder:
             "digest": digest,
             "ms": round(decision.seconds * 1000, 3),
         }
+        if decision.shown:
+            body["shown"] = decision.shown
         if isinstance(event.call, ToolCall):
             body["tool"] = self._name(event.call.name)
             body["call_id"] = self._name(event.call.id)

@@ -21,13 +21,15 @@ from guardrails_mw.gate import windows
 from guardrails_mw.patterns import PatternSet
 from guardrails_mw.placeholder import CHECK_LETTERS
 
-__all__ = ["Rule", "RuleSet", "Secret", "default_rules", "is_secret_name", "is_secret_value"]
+__all__ = ["Rule", "RuleSet", "Secret", "default_rules", "is_secret_name", "is_secret_value", "open_key"]
 
 _OVERLAP = 2048  # longer than the shortest form of any secret: a window that holds none finds none
 _PEM_LIMIT = 16_384  # a private key of 16,384 bits is 13 KB
 _BEGIN, _END = "-----BEGIN ", "-----END "
 _PEM_HEAD = re.compile(_BEGIN + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_TAIL = re.compile(_END + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_WORDS = re.compile(r"[A-Z0-9 -]*")
+_HEAD_LIMIT = 80  # of the line that a private key begins with
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.()-]*")
 _NAME = re.compile(
     r"(?:^|_)(?:pass|password|passwd|passphrase|pwd|secret|token|credentials?|(?:api|access|account|private|auth"
@@ -146,6 +148,25 @@ def _private_keys(text: str) -> Iterator[Secret]:
         body = tail or _PEM_BODY.match(text, position, begin + _PEM_LIMIT)
         position = body.end() if body else position
         yield Secret(begin, position, "private_key")
+
+
+def open_key(text: str, limit: int) -> int:
+    """Where a private key begins, before `limit`, whose end has not arrived; -1 if there is none.
+
+    >>> open_key("see -----BEGIN PRIVATE KEY----- MIIE", 30), open_key("see -----BEGIN READING----- and go on", 30)
+    (4, -1)
+    """
+    begin = text.find(_BEGIN, max(0, limit - _PEM_LIMIT - _HEAD_LIMIT), limit + len(_BEGIN))
+    while 0 <= begin < limit:
+        head = _PEM_HEAD.match(text, begin)
+        if head is None and len(text) - begin < _HEAD_LIMIT and _PEM_WORDS.fullmatch(text, begin + len(_BEGIN)):
+            return begin
+        if head is not None and len(text) < begin + _PEM_LIMIT + _HEAD_LIMIT:
+            tail = text.find(_END, head.end())
+            if tail < 0 or (closed := _PEM_TAIL.match(text, tail)) is None or closed.end() > limit:
+                return begin
+        begin = text.find(_BEGIN, begin + 1, limit + len(_BEGIN))
+    return -1
 
 
 def is_secret_name(name: str) -> bool:
