@@ -124,8 +124,11 @@ class Exchange:
     inner: BaseChatModel
     answers: frozenset[str]
 
-    async def read(self, messages: Sequence[BaseMessage]) -> Reading:
-        """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing."""
+    async def read(self, messages: Sequence[BaseMessage], *, system: bool = False) -> Reading:
+        """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing.
+
+        With `system` messages that call themselves so are others' too.
+        """
         earlier = ENTERED.get()
         if earlier is not None and earlier.enforcer is self.enforcer:
             known = earlier.reading.again(messages)
@@ -133,7 +136,7 @@ class Exchange:
                 return known
         cleaned, decisions = list(messages), dict[int, Decision]()
         seam = self.here.within(self.seam)
-        for index, event in message_events(messages, self.here):
+        for index, event in message_events(messages, self.here, system=system):
             decision = decisions[index] = await self.enforcer.deciding(event, seam)
             if decision.blocked or decision.edited:
                 cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)

@@ -121,6 +121,8 @@ class Runs:
         actor: Actor | None = None,
         config: RunnableConfig | None = None,
         resuming: bool | None = None,
+        control: object = None,
+        saver: object = None,
     ) -> Here:
         """Read the configuration, given or surrounding.
 
@@ -129,18 +131,23 @@ class Runs:
             actor: for whom; read from the configuration if left out.
             config: the surrounding configuration if left out.
             resuming: whether the invocation is a resume, where the caller has seen it begin.
+            control: the control object of an invocation that is about to begin.
+            saver: its checkpointer.
         """
         config = ensure_config(config)
         configurable: Mapping[str, object] = config.get("configurable") or {}
         span = str(getattr(config.get("callbacks"), "parent_run_id", None) or parent)
         thread = str(configurable.get("thread_id") or "")
         runtime = configurable.get("__pregel_runtime")
-        control = getattr(runtime, "control", None)
+        control = control or getattr(runtime, "control", None)
         flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
         if control is not None:
             known = None if flag is None else bool(flag)
             run = self._known_run(control) or await self._entered(
-                control, thread, known if resuming is None else resuming, configurable.get("__pregel_checkpointer")
+                control,
+                thread,
+                known if resuming is None else resuming,
+                configurable.get("__pregel_checkpointer") or saver,
             )
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"

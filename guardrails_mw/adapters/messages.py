@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.host import Here, digest, raise_block
@@ -37,22 +37,27 @@ __all__ = [
 _EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
 
 
-def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
+def message_events(
+    messages: Sequence[BaseMessage], here: Here, *, system: bool = False, everyone: bool = False
+) -> Iterator[tuple[int, Event]]:
     """The messages that somebody outside wrote, each with its index and event.
 
-    Human messages are input, tool messages are tool results. System messages are the caller's own words;
-    answers of the model were decided when they were given.
+    Human messages are input, tool messages are tool results. System messages are the caller's own words,
+    except where anybody could have put a `system` message; answers of the model were decided when they were
+    given, except where `everyone` could have written one.
     """
     calls: dict[str, HostToolCall] = {}
     for index, message in enumerate(messages):
         if isinstance(message, AIMessage):
             calls.update({call["id"] or "": call for call in message.tool_calls})
-        elif isinstance(message, ToolMessage | FunctionMessage):
+        if isinstance(message, RemoveMessage) or (isinstance(message, AIMessage) and not everyone):
+            continue
+        if isinstance(message, ToolMessage | FunctionMessage):
             call_id = _call_id(message)
             asked = calls.get(call_id)
             call = tool_call(asked) if asked else ToolCall(message.name or "", id=call_id)
             yield index, result_event(message, call, here)
-        elif not isinstance(message, SystemMessage):
+        elif system or everyone or not isinstance(message, SystemMessage):
             content = Content(message.content, blocks=True)
             yield index, here.event(Stage.INPUT, Origin.USER, content, "input", name_of(message))
 

@@ -90,7 +90,7 @@ def _parsed(args: object) -> object:
         return args
 
 
-def _rewritten(block: object, call: HostToolCall) -> object:
+def _rewritten(block: str | dict[str, object], call: HostToolCall) -> str | dict[str, object]:
     """The block with the call's arguments, in the form it had them in."""
     assert isinstance(block, Mapping)
     text = json.dumps(call["args"], ensure_ascii=False, default=str)

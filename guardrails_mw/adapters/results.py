@@ -136,7 +136,7 @@ class Ran:
                 if isinstance(command.goto, list | tuple)
                 else (await self._sent(command.goto))
             )
-            return replace(command, update=await self._state(update, ("update",)), goto=goto)  # type: ignore[arg-type]
+            return replace(command, update=await self._state(update, ("update",)), goto=goto)
         except _StateBlocked as blocked:
             decision = blocked.decision
         return rejection(self.enforcer, decision, self.host_call, self.here)
