@@ -13,7 +13,7 @@ import itertools
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from guardrails_mw.errors import GateError, StoreError
@@ -67,7 +67,7 @@ class Settings:
     unchecked: Action = Action.BLOCK
     on_unenforceable: Action = Action.BLOCK
     on_record_failure: Action = Action.BLOCK
-    pace: Pace = Pace()
+    pace: Pace = field(default_factory=Pace)
 
 
 class Engine:
@@ -213,9 +213,9 @@ class Engine:
         steps = () if self._settings.shadow else self._plan.get(stage, ())
         return [s for s in steps if "edit" in s.gate.may(stage) and not isinstance(s.gate, HoldingGate)]
 
-    async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE) -> Decision:
-        """Record a decision that needs no gate, because the caller's code made it."""
-        return await self.recording(self._conclude(event, [check], time.perf_counter(), seam))
+    async def stating(self, event: Event, check: Check, seam: Seam = ANYWHERE, shown: int = 0) -> Decision:
+        """Record a decision that needs no gate, because the caller's code made it, after `shown` characters."""
+        return await self.recording(replace(self._conclude(event, [check], time.perf_counter(), seam), shown=shown))
 
     async def restoring(self, event: Event) -> Content:
         """The event's content with real values in place of its thread's tokens, for who may see them.

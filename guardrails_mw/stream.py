@@ -183,9 +183,9 @@ class Hold:
         """How far classifiers have agreed, as a position in the window."""
         if not flow.strides:
             return len(self._window)
-        if self._length - self._vetted >= flow.every:
-            if (await self._glance("".join(self._whole), flow.strides)) is not None:
-                self._vetted = self._length
+        due = self._length - self._vetted >= flow.every
+        if due and await self._glance("".join(self._whole), flow.strides) is not None:
+            self._vetted = self._length
         return len(self._window) - (self._length - self._vetted)
 
     async def _examined(self, flow: Flowing, cut: int) -> tuple[int, Sequence[Edit]]:
@@ -245,14 +245,14 @@ class Decides(Watch, Protocol):
 
 
 class Stream:
-    """A text decided as it arrives. Made by `Guard.open`.
+    r"""A text decided as it arrives. Made by `Guard.open`.
 
     Feed pieces and show what comes back; then `close` and show the `rest`, unless the decision blocks. The decision
     is the one that `Guard.decide` gives on the whole text.
 
     >>> from guardrails_mw import Content, Event, Guard, Policy, Stage
     >>> from guardrails_mw.document import Document
-    >>> source = "version: 1\\ngates: {keys: {type: secrets}}\\nstages: {output: [keys]}"
+    >>> source = "version: 1\ngates: {keys: {type: secrets}}\nstages: {output: [keys]}"
     >>> stream = Guard(Policy.load(Document(source))).open(Event(Stage.OUTPUT, Content("")))
     >>> shown = [stream.feed(word + " ") for word in "a password is hunter2-Xy9! and no more of it".split()]
     >>> "".join(shown) + stream.rest(stream.close())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Generic, NoReturn, TypeVar
@@ -17,7 +17,17 @@ from typing import Generic, NoReturn, TypeVar
 from guardrails_mw.errors import GateError
 from guardrails_mw.workers import LoopThread, Workers
 
-__all__ = ["AwaitableWait", "Either", "Flow", "FutureWait", "Wait", "drive", "drive_async"]
+__all__ = [
+    "AwaitableWait",
+    "Either",
+    "Flow",
+    "FutureWait",
+    "Wait",
+    "drive",
+    "drive_async",
+    "drive_each",
+    "drive_each_async",
+]
 
 T = TypeVar("T")
 Flow = Coroutine["Wait[object]", object, T]
@@ -177,3 +187,35 @@ async def drive_async(flow: Flow[T]) -> T:
                 wait = flow.send(value)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+def drive_each(flow: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What a flow that yields gives, in this thread; the flow is closed when nobody wants more.
+
+    >>> async def flow():
+    ...     yield await Either(lambda: 1, lambda: asyncio.sleep(0, 2))
+    >>> list(drive_each(flow()))
+    [1]
+    """
+    try:
+        while True:
+            try:
+                value = drive(flow.__anext__())  # type: ignore[arg-type]  # it can be sent to, like a coroutine
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        drive(flow.aclose())  # type: ignore[arg-type]
+
+
+async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
+    """What a flow that yields gives, in the running event loop."""
+    try:
+        while True:
+            try:
+                value = await drive_async(flow.__anext__())  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        await drive_async(flow.aclose())  # type: ignore[arg-type]

@@ -35,10 +35,11 @@ from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import MIDDLEWARE, Seam
+from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "ENTERED", "Call", "Entered", "Exchange", "Reading"]
+__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Call", "Entered", "Exchange", "Reading", "noted", "sent_back"]
 
 Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 """Calls the model with messages, in either world."""
@@ -46,7 +47,7 @@ Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
 """Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
 
-_MAX_REASKS = 5
+MAX_REASKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,28 +145,29 @@ class Exchange:
 
     async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""
-        checked, refused = await self._checked(messages)
+        checked, refused = await self.checked(messages)
         if refused is not None:
-            return self._refused(refused, name)
-        for number in range(_MAX_REASKS + 1):
+            return self.refused(refused, name)
+        for number in range(MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", call)
             if block is None:
-                return _noted(result, name)
-            if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), _MAX_REASKS):
-                return self._refused(block, name)
-            checked += _sent_back(result.generations[0].message, block.verdict.note)
+                noted(name)
+                return result
+            if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), MAX_REASKS):
+                return self.refused(block, name)
+            checked += sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
     async def foreign(self, message: AIMessage, name: str) -> AIMessage:
         """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
-        permit = await self.enforcer.engine.deciding(model_event(self._model_call([]), self.here, name), self.seam)
+        permit = await self.enforcer.engine.deciding(model_event(self.model_call([]), self.here, name), self.seam)
         if permit.blocked:
             return refusal_message(self.enforcer, permit)
         self.enforcer.engine.settle(permit, outcome(message, 0, 0.0))
-        answer, block = await self._answer(message, name)
+        answer, block = await self.answer(message, name)
         return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
 
-    async def _checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
+    async def checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
 
         What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
@@ -187,7 +189,7 @@ class Exchange:
         self, messages: list[BaseMessage], attempt: str, call: Call
     ) -> tuple[ChatResult, Decision | None]:
         """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
-        asked = self._model_call(messages)
+        asked = self.model_call(messages)
         permit = await self.enforcer.engine.deciding(model_event(asked, self.here, attempt), self.seam)
         if permit.blocked:
             return ChatResult(generations=[]), permit
@@ -201,13 +203,14 @@ class Exchange:
         self.enforcer.engine.settle(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
-            message, block = await self._answer(generation.message, f"{attempt}.{index}")
+            message, block = await self.answer(generation.message, f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
         return result.model_copy(update={"generations": generations}), None
 
-    def _model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
+    def model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
+        """The call as budgets see it before it is made."""
         params = self.inner._get_ls_params()
         return ModelCall(
             name=str(params.get("ls_model_name") or self.inner._llm_type),
@@ -215,10 +218,12 @@ class Exchange:
             max_tokens=int(params.get("ls_max_tokens") or 0),
         )
 
-    async def _answer(self, message: BaseMessage, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide the answer's content and, where no tool seam will, its tool calls."""
+    async def answer(
+        self, message: BaseMessage, key: str, shown: Shown | None = None
+    ) -> tuple[BaseMessage, Decision | None]:
+        """Decide the answer's content, of which some was `shown`, and, where no tool seam will, its tool calls."""
         if not silent(message):
-            decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam)
+            decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam, shown=shown)
             if decision.blocked:
                 return message, decision
             if decision.edited:
@@ -270,15 +275,18 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def _refused(self, block: Decision, name: str) -> ChatResult:
-        return _noted(ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))]), name)
+    def refused(self, block: Decision, name: str) -> ChatResult:
+        """A refusal in place of an answer. Raises where the policy says so."""
+        result = ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))])
+        noted(name)
+        return result
 
 
 def _with_args(call: HostToolCall, decision: Decision) -> HostToolCall:
     return {**call, "args": cast("dict[str, object]", decision.content.value)}
 
 
-def _sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
+def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
     """The answer and what is wrong with it, as a conversation goes on.
 
     Providers take no empty answer, and no call without a result.
@@ -289,8 +297,7 @@ def _sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
     return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
 
 
-def _noted(result: ChatResult, name: str) -> ChatResult:
-    """The result, with a note that it came from an exchange."""
+def noted(name: str) -> None:
+    """Say that an answer came from an exchange."""
     if (answered := ANSWERED.get()) is not None:
         answered.append(name)
-    return result

@@ -45,6 +45,7 @@ class PiiGate(Gate):
         replacer: Replacer,
         action: str = "edit",
         cost: Cost = Cost.LINEAR,
+        *,
         reach: int = 0,
     ) -> None:
         super().__init__(name)
@@ -64,7 +65,7 @@ class PiiGate(Gate):
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
         reach = max((each.reach for each in config.recognizers), default=0)
-        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach)
+        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
 
     def settled(self, text: str, limit: int) -> int:
         """Between words, outside of numbers, and not behind an escape in a line with quotes."""
