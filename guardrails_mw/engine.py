@@ -217,6 +217,10 @@ class Engine:
         """Record a decision that needs no gate, because the caller's code made it, after `shown` characters."""
         return await self.recording(replace(self._conclude(event, [check], time.perf_counter(), seam), shown=shown))
 
+    def restores(self, event: Event) -> bool:
+        """Whether there may be real values behind tokens in this event's content."""
+        return self._vault is not None and bool(scope_of(event.where, event.actor)) and not self._settings.shadow
+
     async def restoring(self, event: Event) -> Content:
         """The event's content with real values in place of its thread's tokens, for who may see them.
 
@@ -224,7 +228,7 @@ class Engine:
         or the vault fails, tokens stay.
         """
         vault, scope = self._vault, scope_of(event.where, event.actor)
-        if vault is None or not scope or self._settings.shadow:
+        if vault is None or not self.restores(event):
             return event.content
 
         def restored() -> Content:

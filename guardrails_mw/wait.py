@@ -200,12 +200,12 @@ def drive_each(flow: AsyncGenerator[T, None]) -> Iterator[T]:
     try:
         while True:
             try:
-                value = drive(flow.__anext__())  # type: ignore[arg-type]  # it can be sent to, like a coroutine
+                value = drive(flow.__anext__())
             except StopAsyncIteration:
                 return
             yield value
     finally:
-        drive(flow.aclose())  # type: ignore[arg-type]
+        drive(flow.aclose())
 
 
 async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
@@ -213,9 +213,9 @@ async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
     try:
         while True:
             try:
-                value = await drive_async(flow.__anext__())  # type: ignore[arg-type]
+                value = await drive_async(flow.__anext__())
             except StopAsyncIteration:
                 return
             yield value
     finally:
-        await drive_async(flow.aclose())  # type: ignore[arg-type]
+        await drive_async(flow.aclose())

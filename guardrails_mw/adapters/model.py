@@ -263,7 +263,7 @@ class GuardedChatModel(BaseChatModel):
             return
         inner = self.inner
 
-        def source(checked: list[BaseMessage]) -> Source:
+        def source(checked: list[BaseMessage]) -> Source[ChatGenerationChunk]:
             return Source(
                 lambda: inner._stream(checked, stop, None, **kwargs),
                 lambda: inner._astream(checked, stop, None, **kwargs),

@@ -1,16 +1,18 @@
 """A wrapped chain: what goes in and what comes out is decided here, what happens inside by callbacks.
 
-In this version a stream is held until it is complete, decided, and then released in one piece.
+Texts and messages flow as far as the gates let them. What comes in another form, and what may hold tokens that
+become values again, is held until it is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Generic, TypeVar
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
@@ -20,11 +22,13 @@ from pydantic import BaseModel
 from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
+from guardrails_mw.adapters.streaming import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Blocks, Content, Event, Origin, Stage
 from guardrails_mw.seam import RUNNABLE, Seam
-from guardrails_mw.verdict import Decision
-from guardrails_mw.wait import Either, drive, drive_async
+from guardrails_mw.stream import Hold, Shown
+from guardrails_mw.verdict import Check, Decision, Verdict
+from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
 
 __all__ = ["GuardedRunnable", "in_form_of", "plain"]
 
@@ -33,6 +37,26 @@ O = TypeVar("O")  # noqa: E741 - in and out
 _INSIDE = Seam(
     "runnable", {stage: power for stage, power in RUNNABLE.powers.items() if stage not in (Stage.INPUT, Stage.OUTPUT)}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[I]):
+    """A call of the inner chain, with what may go in."""
+
+    here: Here
+    value: I
+    config: RunnableConfig
+    kwargs: Mapping[str, object]
+
+
+@contextmanager
+def _running(run: str) -> Iterator[None]:
+    """While the inner chain works for a run."""
+    token = RUN.set(run)
+    try:
+        yield
+    finally:
+        RUN.reset(token)
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -58,19 +82,19 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
 
     def invoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
-        return drive(self._flow(input, config, kwargs, streamed=False))
+        return drive(self._flow(input, config, kwargs))
 
     async def ainvoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
-        return await drive_async(self._flow(input, config, kwargs, streamed=False))
+        return await drive_async(self._flow(input, config, kwargs))
 
     def stream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[O]:
-        """Run the chain under guard; its pieces come together once they were decided."""
-        yield drive(self._flow(input, config, kwargs, streamed=True))
+        """Run the chain under guard; texts and messages flow as far as the gates let them."""
+        return drive_each(self._flowing(input, config, kwargs))
 
-    async def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:
-        """Run the chain under guard; its pieces come together once they were decided."""
-        yield await drive_async(self._flow(input, config, kwargs, streamed=True))
+    def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:
+        """Run the chain under guard; texts and messages flow as far as the gates let them."""
+        return drive_each_async(self._flowing(input, config, kwargs))
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Events of the guarded whole; with gates at `output`, what its parts stream is nobody's yet."""
@@ -92,52 +116,104 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             callbacks = [handler for handler in callbacks if not isinstance(handler, _StreamingCallbackHandler)]
         return {**config, "callbacks": callbacks}
 
-    async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
+    async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]) -> O:
+        call, refused = await self._begun(value, config, kwargs)
+        if refused is not None:
+            return self._refused(refused)
+        inner, run = self._inner, call.here.where.run
+        with _running(run):
+            result = await Either(
+                lambda: inner.invoke(call.value, call.config, **call.kwargs),
+                lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
+            )
+        return await self._given(call, result, await self._decided(call, result))
+
+    async def _flowing(
+        self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
+    ) -> AsyncGenerator[O, None]:
+        """The pieces as they come, as far as they may be shown; then the rest, or a refusal."""
+        call, refused = await self._begun(value, config, kwargs)
+        if refused is not None:
+            yield self._refused(refused)
+            return
+        event = self._event(Stage.OUTPUT, Origin.MODEL, "", call.here)
+        restored = not call.here.where.task and self._enforcer.engine.restores(event)
+        hold = None if restored else Hold(self._enforcer.engine, event, RUNNABLE)
+        inner, pieces, shown, flows = self._inner, list[O](), list[str](), True
+        source = Source(
+            lambda: inner.stream(call.value, call.config, **call.kwargs),
+            lambda: inner.astream(call.value, call.config, **call.kwargs),
+        )
+        try:
+            while hold is None or not hold.ending:
+                with _running(call.here.where.run):
+                    piece = await source.next()
+                if piece is None:
+                    break
+                pieces.append(piece)
+                flows = flows and _alike(pieces)  # from the first odd one on, the rest waits for its end
+                if hold is not None and flows and (text := await hold.feeding(_text(piece))):
+                    shown.append(text)
+                    yield _saying(piece, text)
+            result = _joined(pieces)
+            decision = await self._decided(call, result, hold)
+        except BaseException:
+            await self._broken_off(event, "".join(shown))
+            raise
+        finally:
+            await source.close()
+        yield await self._given(call, result, decision, sum(map(len, shown)))
+
+    async def _begun(
+        self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
+    ) -> tuple[_Call[I], Decision | None]:
+        """Decide what goes in; the decision is one that blocked."""
         handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
         here = await self._runs.here(actor=self._actor, config=config)
         decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
-        if decision.blocked:
-            return self._refused(decision)
-        if decision.edited:
+        if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
         inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
-        token = RUN.set(here.where.run)
-        try:
-            result = await self._called(value, inner_config, dict(kwargs), streamed)
-        finally:
-            RUN.reset(token)
-        decision = await self._enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
+        return _Call(here, value, inner_config, kwargs), decision if decision.blocked else None
+
+    async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> Decision:
+        """Decide what comes out."""
+        event, shown = self._event(Stage.OUTPUT, Origin.MODEL, result, call.here), None
+        if hold is not None:
+            shown = Shown(hold.shown, lambda content: hold.fits(str(content.value)), hold.ending)
+        return await self._enforcer.deciding(event, RUNNABLE, shown=shown)
+
+    async def _given(self, call: _Call[I], result: O, decision: Decision, cut: int = 0) -> O:
+        """What the caller gets of a decided result, or a refusal; without the characters that were shown."""
         if decision.blocked:
-            return self._refused(decision, result)
+            return self._refused(decision, result, after=cut > 0)
         content = decision.content
-        if not here.where.task:  # inside a graph what comes out would go into its checkpoints
+        if not call.here.where.task:  # inside a graph what comes out would go into its checkpoints
             content = await self._enforcer.engine.restoring(replace(decision.event, content=content))
-        return in_form_of(result, content.value) if content is not decision.event.content else result
+        if content is not decision.event.content:
+            result = in_form_of(result, content.value)
+        return in_form_of(result, str(content.value)[cut:]) if cut else result
 
-    def _called(self, value: I, config: RunnableConfig, kwargs: dict[str, object], streamed: bool) -> Either[O]:
-        inner = self._inner
-        if not streamed:
-            return Either(lambda: inner.invoke(value, config, **kwargs), lambda: inner.ainvoke(value, config, **kwargs))
-
-        def here() -> O:
-            return _joined(list(inner.stream(value, config, **kwargs)))
-
-        async def there() -> O:
-            return _joined([piece async for piece in inner.astream(value, config, **kwargs)])
-
-        return Either(here, there)
+    async def _broken_off(self, event: Event, shown: str) -> None:
+        """Keep what was shown of a result that stays undecided: its stream broke, or nobody listens any more."""
+        if shown and self._enforcer.engine.serves(Stage.OUTPUT):
+            check, event = Check("stream", Verdict.flag("stream.broken_off")), replace(event, content=Content(shown))
+            await self._enforcer.engine.stating(event, check, RUNNABLE, len(shown))
 
     def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
         content = _content(value)
         return here.event(stage, origin, content, stage.value, here.where.run, digest(content.value))
 
-    def _refused(self, decision: Decision, result: object = None) -> O:
-        """A refusal in the form of the chain's output."""
+    def _refused(self, decision: Decision, result: object = None, *, after: bool = False) -> O:
+        """A refusal in the form of the chain's output, perhaps `after` pieces that were shown."""
         wants = result if result is not None else self._output_form()
         if self._enforcer.manners.raises(decision.stage):
             raise_block(self._enforcer, decision)
         if isinstance(wants, BaseMessage) or wants is BaseMessage:
-            return refusal_message(self._enforcer, decision)  # type: ignore[return-value]
+            refusal = refusal_message(self._enforcer, decision)
+            if after:
+                refusal = AIMessageChunk(content=refusal.content, response_metadata=refusal.response_metadata)
+            return refusal  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
             return self._enforcer.refusal(decision)  # type: ignore[return-value]
         return raise_block(self._enforcer, decision)
@@ -206,6 +282,25 @@ def in_form_of(original: O, new: object) -> O:
     elif isinstance(original, list | tuple) and isinstance(new, list):
         result = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
     return result  # type: ignore[return-value]
+
+
+def _text(piece: object) -> str:
+    return str(piece.content if isinstance(piece, AIMessageChunk) else piece)
+
+
+def _alike(pieces: Sequence[object]) -> bool:
+    """Whether the last piece is a text, or a message with one, as the first is."""
+    first, last = pieces[0], pieces[-1]
+    if type(first) is not type(last):
+        return False
+    return isinstance(last.content if isinstance(last, AIMessageChunk) else last, str)
+
+
+def _saying(piece: O, text: str) -> O:
+    """A piece of the same form that says this and nothing else."""
+    if isinstance(piece, AIMessageChunk):
+        return AIMessageChunk(content=text, id=piece.id)  # type: ignore[return-value]
+    return text  # type: ignore[return-value]
 
 
 def _joined(pieces: list[O]) -> O:

@@ -11,13 +11,14 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, cast
+from typing import Generic, TypeAlias, TypeVar, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
+from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
 from guardrails_mw.adapters.messages import model_event, outcome, output_event, refusal_message
 from guardrails_mw.event import Content, ModelCall, Stage
@@ -27,6 +28,7 @@ from guardrails_mw.wait import Either
 
 __all__ = ["Source", "as_chunk", "streamed"]
 
+T = TypeVar("T")
 Place: TypeAlias = "tuple[str, object]"
 """Where a text stands in a message: the type and index of its block, or a name."""
 
@@ -38,8 +40,8 @@ _TEXT: Place = ("text", None)
 _BESIDE: Place = ("beside", "reasoning_content")
 
 
-class Source:
-    """The chunks of a model's stream, in either world.
+class Source(Generic[T]):
+    """The pieces of a host's stream, in either world.
 
     Args:
         sync: begins the stream; `asynchronous` likewise.
@@ -47,27 +49,27 @@ class Source:
 
     def __init__(
         self,
-        sync: Callable[[], Iterator[ChatGenerationChunk]],
-        asynchronous: Callable[[], AsyncIterator[ChatGenerationChunk]],
+        sync: Callable[[], Iterator[T]],
+        asynchronous: Callable[[], AsyncIterator[T]],
     ) -> None:
         self._sync, self._async = sync, asynchronous
-        self._here: Iterator[ChatGenerationChunk] | None = None
-        self._there: AsyncIterator[ChatGenerationChunk] | None = None
+        self._here: Iterator[T] | None = None
+        self._there: AsyncIterator[T] | None = None
 
-    def next(self) -> Either[ChatGenerationChunk | None]:
-        """The next chunk; None at the end."""
+    def next(self) -> Either[T | None]:
+        """The next piece; None at the end."""
         return Either(self._next, self._anext)
 
     def close(self) -> Either[None]:
-        """Tell the model that nobody listens any more."""
+        """Tell the host that nobody listens any more."""
         return Either(self._close, self._aclose)
 
-    def _next(self) -> ChatGenerationChunk | None:
+    def _next(self) -> T | None:
         if self._here is None:
             self._here = iter(self._sync())
         return next(self._here, None)
 
-    async def _anext(self) -> ChatGenerationChunk | None:
+    async def _anext(self) -> T | None:
         if self._there is None:
             self._there = aiter(self._async())
         return await anext(self._there, None)
@@ -211,7 +213,7 @@ class _Draft:
 class _Attempt:
     """One call of the model, whose leave was given: its pieces, then its answer."""
 
-    def __init__(self, exchange: Exchange, attempt: str, permit: Decision, chunks: Source) -> None:
+    def __init__(self, exchange: Exchange, attempt: str, permit: Decision, chunks: Source[ChatGenerationChunk]) -> None:
         self._exchange, self._permit, self._chunks = exchange, permit, chunks
         self._key, self._engine = f"{attempt}.0", exchange.enforcer.engine
         self.draft = _Draft(exchange, self._key)
@@ -220,7 +222,7 @@ class _Attempt:
         """What may be shown while the answer arrives. However it ends, what is held for the call is settled."""
         began, draft, ended = time.perf_counter(), self.draft, Outcome("unknown")
         try:
-            while not draft.ending and (chunk := await self._chunks.next()) is not None:
+            while not draft.ending and (chunk := await self._next()) is not None:
                 for lane, text in draft.take(chunk):
                     lane.pieces.append(text)
                     if shown := await lane.hold.feeding(text):
@@ -235,6 +237,9 @@ class _Attempt:
         finally:
             self._engine.settle(self._permit, replace(ended, seconds=time.perf_counter() - began))
             await self._chunks.close()
+
+    async def _next(self) -> ChatGenerationChunk | None:
+        return await heard(self._chunks.next(), self._exchange.failing)
 
     async def answer(self) -> tuple[ChatGenerationChunk, Decision | None]:
         """The rest of the decided answer; or what there was of it, and the decision that blocked."""
@@ -260,7 +265,10 @@ class _Attempt:
 
 
 async def streamed(
-    exchange: Exchange, messages: Sequence[BaseMessage], name: str, source: Callable[[list[BaseMessage]], Source]
+    exchange: Exchange,
+    messages: Sequence[BaseMessage],
+    name: str,
+    source: Callable[[list[BaseMessage]], Source[ChatGenerationChunk]],
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
     """The model's answer as it comes, or a refusal; `name` tells this call from all others of the run."""
     checked, refused = await exchange.checked(messages)
@@ -368,7 +376,7 @@ def _without(message: AIMessageChunk) -> str | list[str | dict[str, object]]:
     """The content of a chunk without its texts: what else its blocks hold."""
     if isinstance(message.content, str):
         return ""
-    left = [{k: v for k, v in b.items() if k not in _FIELDS} for b in message.content if isinstance(b, dict)]
+    left = ({k: v for k, v in b.items() if k not in _FIELDS} for b in message.content if isinstance(b, dict))
     return [block for block in left if set(block) - {"type", "index"}]
 
 
@@ -404,7 +412,7 @@ def _said(value: object, place: Place) -> str:
     return ""
 
 
-def _shortened(block: object, place: Place, cut: int) -> object:
+def _shortened(block: str | dict[str, object], place: Place, cut: int) -> str | dict[str, object]:
     """A content block without the beginning of its text, if it is the one that this is."""
     if not isinstance(block, dict) or (block.get("type"), block.get("index")) != place:
         return block
