@@ -97,6 +97,8 @@ def test_gaps_are_the_engines(seam, stage: Stage) -> None:
     """Where a gap is shown for what a gate then does, the engine says unenforceable, and nowhere else."""
     guard = Guard(policy(ALL), store=MemoryStore())
     decision = guard.engine.decide(event(stage), seam)
+    if stage not in seam.powers:
+        pytest.skip("the seam does not reach the stage")
     (reach,) = (r for r in told(ALL, seam=seam.name).reach if (r.stage, r.mode) == (stage, "invoke"))
     does = {"edit", "ask"} if stage is Stage.OUTPUT else {"edit"}
     expected = any(gap.effect in does and gap.gate in ("pii", "personal") for gap in reach.unenforceable)
@@ -122,7 +124,8 @@ def test_streams() -> None:
     assert timing["nodes", "output", "stream"] == "late"
     assert timing["callbacks", "output", "stream"] == "refused"
     assert timing["nodes", "model", "invoke"] == "never"
-    assert {timing[seam.name, "output", mode] for seam in SEAMS for mode in ("invoke", "batch")} == {"before"}
+    reaching = [seam.name for seam in SEAMS if Stage.OUTPUT in seam.powers]
+    assert {timing[name, "output", mode] for name in reaching for mode in ("invoke", "batch")} == {"before"}
 
 
 def test_tools() -> None:

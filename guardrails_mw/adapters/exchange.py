@@ -17,6 +17,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
     last_answer,
@@ -195,7 +196,7 @@ class Exchange:
             return ChatResult(generations=[]), permit
         began = time.perf_counter()
         try:
-            result = await call(messages)
+            result = await heard(call(messages), self.failing)
         except BaseException:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
@@ -208,6 +209,12 @@ class Exchange:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
         return result.model_copy(update={"generations": generations}), None
+
+    async def failing(self, error: Exception) -> Exception:
+        """A model's exception as it may be heard: providers repeat what they were sent. It is no answer, only edited."""
+        event = self.here.event(Stage.OUTPUT, Origin.MODEL, Content(words_of(error)), "error")
+        decision = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+        return ModelFailed(cast("list[str]", decision.content.value)[0]) if decision.edited else error
 
     def model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
         """The call as budgets see it before it is made."""

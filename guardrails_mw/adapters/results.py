@@ -8,12 +8,12 @@ from typing import TypeVar, cast
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
-from langchain_core.tools import BaseTool, ToolException
+from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
-from langgraph.errors import GraphBubbleUp
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.failures import ToolFailed, heard, words_of
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import name_of, named, result_event, tool_call, with_content
 from guardrails_mw.adapters.proposal import with_calls
@@ -24,17 +24,12 @@ from guardrails_mw.seam import Seam
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either
 
-__all__ = ["Ran", "ToolFailed", "rejection", "words_of"]
+__all__ = ["Ran", "rejection"]
 
 T = TypeVar("T")
 
 _MAX_DEPTH = 8
 """How deep messages are looked for in a state update; what lies deeper is decided as data."""
-_MAX_CHAIN = 8
-
-
-class ToolFailed(ToolException):
-    """A tool's exception whose own words must not be read. Says what was left of them, or why nothing was."""
 
 
 class _StateBlocked(Exception):
@@ -61,15 +56,7 @@ class Ran:
 
     async def responded(self, execute: Either[T]) -> T:
         """What something gives back; where its exception's words must not be heard, it raises another one."""
-        try:
-            return await execute
-        except GraphBubbleUp:
-            raise
-        except Exception as error:
-            failure = await self._failure(error)
-            if failure is error:
-                raise
-        raise failure  # out here, so that it does not carry the other along
+        return await heard(execute, self._failure)
 
     async def _failure(self, error: Exception) -> Exception:
         """The exception as it may be heard: itself, or where its words are edited or blocked, another."""
@@ -127,19 +114,21 @@ class Ran:
 
     async def _command(self, command: Command[object]) -> object:
         """The command with its state update decided; where there is no place for a refusal, a refusal in its place."""
-        update = command.update
-        if isinstance(update, BaseModel) or (is_dataclass(update) and not isinstance(update, type)):
-            update = dict(_fields(update))
         try:
-            goto = (
-                [await self._sent(each) for each in command.goto]
-                if isinstance(command.goto, list | tuple)
-                else (await self._sent(command.goto))
-            )
-            return replace(command, update=await self._state(update, ("update",)), goto=goto)
+            goto: object = command.goto
+            if isinstance(goto, list | tuple):
+                goto = [await self._sent(each) for each in goto]
+            goto = await self._sent(goto)
+            return replace(command, update=await self._update(command.update), goto=goto)
         except _StateBlocked as blocked:
             decision = blocked.decision
         return rejection(self.enforcer, decision, self.host_call, self.here)
+
+    async def _update(self, update: object) -> object:
+        """A state update in any form that a command takes it in."""
+        if isinstance(update, BaseModel) or (is_dataclass(update) and not isinstance(update, type)):
+            update = dict(_fields(update))
+        return await self._state(update, ())
 
     async def _sent(self, goto: object) -> object:
         return Send(goto.node, await self._state(goto.arg, ("goto",))) if isinstance(goto, Send) else goto
@@ -195,22 +184,6 @@ class Ran:
     def _event(self, content: Content, *key: str) -> Event:
         """Something else that a call brought back. It is no second result: it names no call, so nothing counts it."""
         return self.here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", self.call.id, *key)
-
-
-def words_of(error: BaseException) -> list[str]:
-    """Everything that an exception would say in a log: its text, its form in code, its notes, what led to it."""
-    words, seen, left = list[str](), set[int](), list[BaseException | None]([error])
-    while left and len(seen) < _MAX_CHAIN:
-        each = left.pop(0)
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        try:
-            words += [str(each), repr(each), *(str(note) for note in getattr(each, "__notes__", ()))]
-        except Exception:  # noqa: BLE001 - what cannot say what it is says nothing in a log either
-            words += [type(each).__name__]
-        left += [each.__cause__, None if each.__suppress_context__ else each.__context__]
-    return words
 
 
 def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:
