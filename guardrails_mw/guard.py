@@ -148,7 +148,7 @@ class Guard:
         where = Where(thread=thread)
         if isinstance(value, str):
             return drive(self.engine.restoring(Event(Stage.OUTPUT, Content(value), where=where, actor=actor))).value  # type: ignore[return-value]
-        from guardrails_mw.adapters.runnable import in_form_of, plain
+        from guardrails_mw.adapters.forms import in_form_of, plain
 
         content = Content(plain(value))
         restored = drive(self.engine.restoring(Event(Stage.OUTPUT, content, where=where, actor=actor)))

@@ -15,9 +15,9 @@ from langchain_core.messages import BaseMessage, RemoveMessage, convert_to_messa
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import last_answer, message_events, with_content
-from guardrails_mw.adapters.runnable import in_form_of, plain
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage
 from guardrails_mw.seam import GRAPH

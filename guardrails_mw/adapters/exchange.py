@@ -211,7 +211,7 @@ class Exchange:
         return result.model_copy(update={"generations": generations}), None
 
     async def failing(self, error: Exception) -> Exception:
-        """A model's exception as it may be heard: providers repeat what they were sent. It is no answer, only edited."""
+        """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""
         event = self.here.event(Stage.OUTPUT, Origin.MODEL, Content(words_of(error)), "error")
         decision = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
         return ModelFailed(cast("list[str]", decision.content.value)[0]) if decision.edited else error

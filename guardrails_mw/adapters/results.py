@@ -14,10 +14,10 @@ from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.failures import ToolFailed, heard, words_of
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import name_of, named, result_event, tool_call, with_content
 from guardrails_mw.adapters.proposal import with_calls
-from guardrails_mw.adapters.runnable import in_form_of, plain
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.seam import Seam
