@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
+from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
@@ -15,6 +16,8 @@ from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, 
 from guardrails_mw.verdict import Decision, Outcome, Usage
 
 __all__ = [
+    "beside_event",
+    "beside_result",
     "call_event",
     "calls_only",
     "last_answer",
@@ -66,6 +69,19 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
     """The event of a tool's result, the same where the tool ran and where a model reads the conversation."""
     content = Content(message.content, blocks=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
+
+
+def beside_result(message: ToolMessage) -> dict[str, object]:
+    """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
+    beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
+    found = {"artifact": message.artifact, "additional_kwargs": beside}
+    return {key: value for key, value in found.items() if value is not None and value != {}}
+
+
+def beside_event(message: ToolMessage, beside: Mapping[str, object], call_id: str, here: Here) -> Event:
+    """The event of what stands beside a result. It is no second result: it names no call, so nothing counts it."""
+    content = Content({key: plain(value) for key, value in beside.items()})
+    return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", call_id, "beside", name_of(message))
 
 
 def _call_id(message: ToolMessage | FunctionMessage) -> str:

@@ -16,7 +16,15 @@ from pydantic import BaseModel
 from guardrails_mw.adapters.failures import ToolFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.messages import name_of, named, result_event, tool_call, with_content
+from guardrails_mw.adapters.messages import (
+    beside_event,
+    beside_result,
+    name_of,
+    named,
+    result_event,
+    tool_call,
+    with_content,
+)
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
@@ -97,18 +105,16 @@ class Ran:
 
     async def _beside(self, message: ToolMessage) -> ToolMessage:
         """The message with what stands beside its content, decided like it; dropped where it is blocked."""
-        mark = {key: value for key, value in message.additional_kwargs.items() if key == "guardrails"}
-        beside = {key: value for key, value in message.additional_kwargs.items() if key not in mark}
-        found = {"artifact": message.artifact, "additional_kwargs": beside}
-        found = {key: value for key, value in found.items() if value not in (None, {})}
+        found, mark = beside_result(message), {k: v for k, v in message.additional_kwargs.items() if k == "guardrails"}
         if not found:
             return message
-        decision = await self._decided({key: plain(value) for key, value in found.items()}, "beside", name_of(message))
+        event = beside_event(message, found, self.call.id, self.here)
+        decision = await self.enforcer.deciding(event, self.seam)
         if decision.blocked:
             return message.model_copy(update={"artifact": None, "additional_kwargs": mark})
         if not decision.edited:
             return message
-        new = cast("dict[str, object]", in_form_of(found, self.enforcer.passed(decision).value))
+        new = in_form_of(found, self.enforcer.passed(decision).value)
         both = {**mark, **cast("dict[str, object]", new.get("additional_kwargs", {}))}
         return message.model_copy(update={"artifact": new.get("artifact"), "additional_kwargs": both})
 

@@ -19,6 +19,7 @@ from langgraph.types import Command, Send
 from surfaces import Tracer, events, hiding, kept
 
 from guardrails_mw import Guard
+from guardrails_mw.errors import GuardrailBlocked
 
 MAIL = "ann.jones@example.org"
 HIDDEN = "[EMAIL_ADDRESS]"
@@ -207,3 +208,14 @@ def test_messages_a_tool_writes_as_system_are_the_tools(tmp_path: Path) -> None:
         state = _agent(guard, [_look(give, "swordfish")]).invoke({"messages": "go"})
         assert state["messages"][3].content == "[blocked: codeword]"
         assert [row[0] for row in spoke(guard)] == ["tool_result"]
+
+
+def test_callbacks_alone_block_an_artifact_that_would_be_edited(tmp_path: Path) -> None:
+    """A callback cannot edit what stands beside a result, so it does not let it pass."""
+    saver = InMemorySaver()
+    with make_guard(tmp_path, hiding("tool_result")) as guard:
+        model = ScriptedModel(script=in_turn(wants("look", q="x"), "Done."))
+        agent = create_agent(model, [_look(GIVE["artifact"], MAIL)], checkpointer=saver)
+        with pytest.raises(GuardrailBlocked, match="unenforceable"):
+            agent.invoke({"messages": "go"}, {**thread(), "callbacks": guard.callbacks()})
+        assert MAIL not in kept(saver)
