@@ -84,7 +84,7 @@ MIDDLEWARE = Seam(
         Stage.TOOL_CALL: _ALL,
         Stage.TOOL_RESULT: _CHANGE,
     },
-    "guards the agent's model and its tools",
+    "guards the agent's model and its tools; a model that another middleware calls itself takes guard.model()",
 )
 NODES = Seam(
     "nodes",

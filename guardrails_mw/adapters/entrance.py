@@ -6,12 +6,13 @@ therefore no more than what a user says.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import cast
 from uuid import uuid4
 
-from langchain_core.messages import BaseMessage, RemoveMessage, convert_to_messages
+from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
@@ -61,7 +62,11 @@ class Entrance:
 
     async def _command(self, command: Command[object]) -> Command[object]:
         update = command.update if command.update is None else await self._state(command.update)
-        resume = await self._data("resume", command.resume)
+        resume: object = command.resume
+        if isinstance(resume, Mapping) and all(_PAUSE.fullmatch(str(key)) for key in resume):  # answers by pause
+            resume = {key: await self._data("resume", answer) for key, answer in resume.items()}
+        else:
+            resume = await self._data("resume", resume)
         goto: object = command.goto
         if isinstance(goto, list | tuple):
             goto = [await self._sent(each) for each in goto]
@@ -112,9 +117,7 @@ class Entrance:
 
     async def _messages(self, messages: Sequence[BaseMessage]) -> list[BaseMessage]:
         """Messages under names that stay theirs, each decided; what stands before an answer refuses nothing."""
-        named = [
-            m if m.id or isinstance(m, RemoveMessage) else m.model_copy(update={"id": str(uuid4())}) for m in messages
-        ]
+        named = [_named(message) for message in messages]
         answered, result = last_answer(named), list[BaseMessage]()
         removes = self.enforcer.manners.blocked_messages == "remove"
         events = dict(message_events(named, self.here, everyone=True))
@@ -159,6 +162,17 @@ class Entrance:
             else (self.enforcer.passed(decision).value)
         )
         return with_content(message, text).model_copy(update=bare), decision
+
+
+_PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+
+
+def _named(message: BaseMessage) -> BaseMessage:
+    """The message under a name that stays its own, and that is no text: names are kept where no gate looks."""
+    if message.id and _NAME.fullmatch(message.id):
+        return message
+    return message.model_copy(update={"id": f"gm-{digest(message.id)}" if message.id else str(uuid4())})
 
 
 _EMPTY: Mapping[str, object] = {

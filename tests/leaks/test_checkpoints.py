@@ -28,6 +28,7 @@ FORMS = {
     "message": HumanMessage(MAIL),
     "blocks": [HumanMessage([{"type": "text", "text": MAIL}])],
     "beside": [HumanMessage("hi", name=MAIL, additional_kwargs={"from": MAIL})],
+    "id": [HumanMessage("hi", id=MAIL)],
 }
 
 
@@ -192,6 +193,10 @@ def test_commands_and_updates_are_decided(tmp_path: Path) -> None:
     graph.update_state(thread(), {"messages": [HumanMessage(MAIL)]}, as_node="__start__")
     asyncio.run(graph.aupdate_state(thread(), {"messages": [HumanMessage(MAIL)]}, as_node="__start__"))
     result = graph.invoke(Command(resume=MAIL, update={"messages": [HumanMessage(MAIL)]}), thread())
+    assert result["messages"][-1].text == "heard [EMAIL_ADDRESS]"
+    graph.invoke({"messages": "hi"}, thread("by id"))
+    [pause] = graph.get_state(thread("by id")).interrupts
+    result = graph.invoke(Command(resume={pause.id: MAIL}), thread("by id"))
     assert result["messages"][-1].text == "heard [EMAIL_ADDRESS]"
     assert MAIL not in kept(saver)
     (tmp_path / "w").mkdir()
