@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, engine, startup, texts
+from benchmarks import agent, engine, startup, streaming, texts
 from benchmarks.measure import Table, machine
 
 TABLES: dict[str, Callable[[int], Table]] = {
@@ -16,9 +16,10 @@ TABLES: dict[str, Callable[[int], Table]] = {
     "injection": texts.injection_table,
     "pii": texts.pii_table,
     "agent": agent.table,
+    "streaming": streaming.table,
     "startup": startup.table,
 }
-ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "startup": 7}
+ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "streaming": 7, "startup": 7}
 
 
 def main() -> None:

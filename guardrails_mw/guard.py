@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from guardrails_mw.approvals import Approvals
+from guardrails_mw.backlog import Backlog
 from guardrails_mw.document import Document
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step
@@ -19,13 +20,13 @@ from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.plan import build_gates, plan, process_of
+from guardrails_mw.plan import build_gates, pace, plan, process_of
 from guardrails_mw.policy import ApprovalPolicy, Policy, VaultPolicy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
-from guardrails_mw.stream import Pace, Stream
+from guardrails_mw.stream import Stream
 from guardrails_mw.vault import Vault, scope_of
 from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import drive
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Guard"]
 
 V = TypeVar("V")
-_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "unsafe_allow": Action.ALLOW}
+_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "queue": Action.BLOCK, "unsafe_allow": Action.ALLOW}
 _SECRET = "secret"  # noqa: S105 - the name under which it is kept
 
 
@@ -98,7 +99,9 @@ class Guard:
         """Questions to people: `list`, `approve`, `reject`."""
         self.vault = _vault(policy, self.store, self._secret)
         """Hidden values that come back, if the policy has any."""
-        self.engine = Engine(self._plan(), _settings(policy), recorder, vault=self.vault)
+        self.backlog = Backlog(self.store, policy.queue.most)
+        """Requests that wait for a gate to come back, where its `on_error` is `queue`."""
+        self.engine = Engine(self._plan(), _settings(policy), recorder, vault=self.vault, backlog=self.backlog)
         self.enforcer = Enforcer(self.engine, self.approvals, redactor, _manners(policy))
         self._runs: Runs | None = None
         self._lock = threading.Lock()
@@ -256,8 +259,9 @@ class Guard:
         steps: dict[str, Step] = {}
         for each in (each for stage in planned.values() for each in stage):
             if each.gate.name not in steps:
+                patient = each.on_error == "queue" and self.policy.mode != "shadow"  # shadow mode delays nobody
                 terms = (each.deadline, _ON_ERROR[each.on_error], process_of(each.gate))
-                steps[each.gate.name] = Step(each.gate, *terms)
+                steps[each.gate.name] = Step(each.gate, *terms, self.policy.queue.within if patient else 0.0)
         return {stage: [steps[each.gate.name] for each in gates] for stage, gates in planned.items()}
 
     def _trace(self, redactor: Redactor, env: Mapping[str, str]) -> Tracing | None:
@@ -322,7 +326,7 @@ def _settings(policy: Policy) -> Settings:
         unchecked=Action[policy.unchecked.upper()],
         on_unenforceable=Action[policy.on_unenforceable.upper()],
         on_record_failure=Action[policy.record.on_failure.upper()],
-        pace=Pace(policy.stream.every_tokens, policy.stream.hold == "window"),
+        pace=pace(policy),
     )
 
 

@@ -21,12 +21,14 @@ from guardrails_mw.seam import ANYWHERE, Seam
 from guardrails_mw.verdict import Action, Check, Decision, Edit
 from guardrails_mw.wait import Flow, drive, drive_async
 
-__all__ = ["STEP", "Flowing", "Hold", "Holding", "Pace", "Shown", "Stream", "flowing"]
+__all__ = ["STEP", "Flowing", "Hold", "Holding", "Pace", "Shown", "Stream", "Text", "flowing"]
 
 STEP = 32
 """Characters that have to arrive before gates look again."""
 _CHARACTERS = 4
 """Characters to a token, roughly."""
+_TOGETHER = 1024
+"""Pieces that are joined into one: a string of its own takes 50 bytes more than its characters."""
 _GROWTH = 4
 """What is held grows by a fourth before gates look again: a text that stays held is not read again and again."""
 
@@ -103,6 +105,36 @@ class Watch(Protocol):
         """What some gates of the stage say of a piece; recorded nowhere."""
 
 
+class Text:
+    """A text that grows by small pieces and takes little more room than its characters.
+
+    >>> text = Text()
+    >>> text.add("a"), text.add("b"), str(text), len(text)
+    (None, None, 'ab', 2)
+    """
+
+    __slots__ = ("_fresh", "_joined", "_length")
+
+    def __init__(self) -> None:
+        self._joined: list[str] = []
+        self._fresh: list[str] = []
+        self._length = 0
+
+    def add(self, piece: str) -> None:
+        """Put a piece at the end."""
+        self._fresh.append(piece)
+        self._length += len(piece)
+        if len(self._fresh) >= _TOGETHER:
+            self._joined.append("".join(self._fresh))
+            self._fresh.clear()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __str__(self) -> str:
+        return "".join((*self._joined, *self._fresh))
+
+
 Frame = Callable[[str], Content]
 """A text as it stands in the content that is decided in the end."""
 
@@ -123,7 +155,7 @@ class Hold:
         self._window, self._left = "", 0  # `_left` characters of the window have been shown
         self._new: list[str] = []
         self._fresh, self._due = 0, STEP
-        self._whole: list[str] = []  # only where a classifier has to see it
+        self._whole = Text()  # only where a classifier has to see it
         self._length, self._vetted = 0, 0
         self._digest = hashlib.blake2b(digest_size=16)
         self.shown = 0
@@ -155,7 +187,7 @@ class Hold:
             return ""
         self._window += "".join(self._new)
         if flow.strides:
-            self._whole += self._new
+            self._whole.add(self._window[-self._fresh :])
         self._length += self._fresh
         self._new, self._fresh = [], 0
         return await self._released(flow)
@@ -184,7 +216,7 @@ class Hold:
         if not flow.strides:
             return len(self._window)
         due = self._length - self._vetted >= flow.every
-        if due and await self._glance("".join(self._whole), flow.strides) is not None:
+        if due and await self._glance(str(self._whole), flow.strides) is not None:
             self._vetted = self._length
         return len(self._window) - (self._length - self._vetted)
 
@@ -261,7 +293,7 @@ class Stream:
 
     def __init__(self, engine: Decides, event: Event, seam: Seam = ANYWHERE) -> None:
         self._engine, self._event, self._seam = engine, event, seam
-        self._hold, self._pieces = Hold(engine, event, seam), [""]
+        self._hold, self._text = Hold(engine, event, seam), Text()
 
     @property
     def shown(self) -> int:
@@ -294,10 +326,10 @@ class Stream:
         return "" if decision.blocked else str(decision.content.value)[self.shown :]
 
     async def _fed(self, text: str) -> str:
-        self._pieces.append(text)
+        self._text.add(text)
         return await self._hold.feeding(text)
 
     async def _closed(self) -> Decision:
-        event = replace(self._event, content=Content("".join(self._pieces)))
+        event = replace(self._event, content=Content(str(self._text)))
         shown = Shown(self.shown, lambda content: self._hold.fits(str(content.value)), self._hold.ending)
         return await self._engine.deciding(event, self._seam, shown=shown)

@@ -18,11 +18,11 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
-from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
+from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import model_event, outcome, output_event, refusal_message
 from guardrails_mw.event import Content, ModelCall, Stage
-from guardrails_mw.stream import Hold, Shown
+from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Check, Decision, Outcome, Verdict
 from guardrails_mw.wait import Either
 
@@ -91,8 +91,8 @@ class _Lane:
 
     place: Place
     hold: Hold
-    pieces: list[str] = field(default_factory=list)
-    shown: list[str] = field(default_factory=list)
+    text: Text = field(default_factory=Text)
+    shown: Text = field(default_factory=Text)
 
     def chunk(self, text: str) -> AIMessageChunk:
         """A piece of this text as a message."""
@@ -169,7 +169,7 @@ class _Draft:
     def whole(self) -> tuple[AIMessage, dict[str, object] | None]:
         """The answer as far as it arrived, and what was said about its generation."""
         chunks = [
-            ChatGenerationChunk(message=part.chunk("".join(part.pieces))) if isinstance(part, _Lane) else part
+            ChatGenerationChunk(message=part.chunk(str(part.text))) if isinstance(part, _Lane) else part
             for part in self._parts
         ]
         merged = merge_chat_generation_chunks(chunks)
@@ -224,9 +224,9 @@ class _Attempt:
         try:
             while not draft.ending and (chunk := await self._next()) is not None:
                 for lane, text in draft.take(chunk):
-                    lane.pieces.append(text)
+                    lane.text.add(text)
                     if shown := await lane.hold.feeding(text):
-                        lane.shown.append(shown)
+                        lane.shown.add(shown)
                         yield draft.piece(lane, shown)
             if not draft.ending:
                 asked = cast("ModelCall", self._permit.event.call).input_tokens
@@ -257,7 +257,7 @@ class _Attempt:
         """Keep what was shown of an answer that stays undecided: its stream broke, or nobody listens any more."""
         draft, exchange = self.draft, self._exchange
         if draft.began and self._engine.serves(Stage.OUTPUT):
-            shown = "".join(piece for lane in draft.lanes for piece in lane.shown)
+            shown = "".join(str(lane.shown) for lane in draft.lanes)
             event = output_event(AIMessage(shown), exchange.here, self._key)
             await self._engine.stating(
                 event, Check("stream", Verdict.flag("stream.broken_off")), exchange.seam, len(shown)
