@@ -6,34 +6,27 @@ failures, combination and elapsed-time checks live here, once.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import inspect
 import itertools
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from guardrails_mw.errors import GateError, StoreError
+from guardrails_mw.asking import PASS_THROUGH, Asker, Step
+from guardrails_mw.backlog import Backlog
+from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
-from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
+from guardrails_mw.gate import Gate, HoldingGate
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Flowing, Pace, Shown, Stream, flowing
 from guardrails_mw.vault import Restored, Vault, scope_of
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Operator, Outcome, Remedy, Verdict, combine
-from guardrails_mw.wait import AwaitableWait, FutureWait, drive, drive_async
-from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
+from guardrails_mw.wait import drive, drive_async
 
 __all__ = ["Engine", "Recorder", "Settings", "Step"]
-
-INLINE = 16_384
-"""Characters up to which a linear gate runs inline; more goes to a worker, where its deadline can end it."""
-
-T = TypeVar("T")
-_PASS_THROUGH = (KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit)
 
 
 class Recorder(Protocol):
@@ -46,16 +39,6 @@ class Recorder(Protocol):
 
     def restored(self, event: Event, found: Restored) -> None:
         """Keep that values were given back for an event, and how many; never the values."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A gate at a stage: its deadline in seconds, what its failure means, and its process if it has one."""
-
-    gate: Gate
-    deadline: float
-    on_error: Action
-    process: IsolatedWorker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +62,7 @@ class Engine:
         recorder: keeps decisions; None records nothing.
         observers: told of every decision after it was recorded; must not raise, and are ignored if they do.
         vault: makes the tokens that edits ask for; without it such edits show their gate's label.
+        backlog: where requests are seen that wait for a gate to come back; without it none waits.
     """
 
     def __init__(
@@ -87,13 +71,15 @@ class Engine:
         settings: Settings,
         recorder: Recorder | None = None,
         observers: Sequence[Callable[[Decision], None]] = (),
+        *,
         vault: Vault | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
         self._settings = settings
         self._recorder, self._vault = recorder, vault
         self.observers = list(observers)
-        self._workers, self._loop = Workers(), LoopThread()
+        self._asker = Asker(backlog)
         self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
 
     def serves(self, stage: Stage) -> bool:
@@ -144,15 +130,15 @@ class Engine:
             if step.process:
                 step.process.close()
             step.gate.close()
-        self._workers.close()
-        self._loop.close()
+        self._asker.close()
 
     async def deciding(
         self, event: Event, seam: Seam = ANYWHERE, *, edits_only: bool = False, shown: Shown | None = None
     ) -> Decision:
         """Decide an event, as part of a larger flow, for a seam that will carry the decision out.
 
-        With `edits_only` gates that may edit are asked what they would, no more: the event is decided later.
+        With `edits_only` gates that may edit are asked what they would, no more: the event is decided later. One that
+        fails may block all the same, because nobody knows what it would have replaced.
         `shown` is what of it left already, because it arrived as a stream.
         """
         began = time.perf_counter()
@@ -165,15 +151,15 @@ class Engine:
             steps = self._editing(event.stage) if edits_only else self._plan.get(event.stage, ())
             await self._asked(event, steps, checks)
             if edits_only:
-                checks = [replace(c, verdict=Verdict.allow(c.verdict.reason, edits=c.verdict.edits)) for c in checks]
-                checks = [check for check in checks if check.verdict.edits]
+                checks = [check if check.error else _editing_only(check) for check in checks]
+                checks = [check for check in checks if check.error or check.verdict.edits]
             if self._vault is not None and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
             if shown is not None and shown.characters:
                 decision = self._after(decision, shown, began, seam)
             return await self.recording(decision) if decision.checks else decision  # nobody was asked: nothing decided
-        except _PASS_THROUGH:
+        except PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
 
@@ -187,15 +173,10 @@ class Engine:
 
     async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
         """Ask gates one after another, until one blocks; `checks` grows by what they say."""
-        inline = event.content.size <= INLINE
         for step in steps:
             if checks and checks[-1].verdict.action is Action.BLOCK:
                 return
-            if inline and step.gate.cost is Cost.LINEAR:
-                answer = self._ask(step, event)
-                checks.append(answer if isinstance(answer, Check) else await self._await(step, answer))
-            else:
-                checks.append(await self._offload(step, event))
+            checks.append(await self._asker.asked(step, event))
 
     def _after(self, decision: Decision, shown: Shown, began: float, seam: Seam) -> Decision:
         """The decision on something of which the beginning was shown: it cannot be more lenient than that was."""
@@ -238,7 +219,7 @@ class Engine:
             return found.content
 
         try:
-            return await self._in_worker(restored, None) if vault.blocking else restored()
+            return await self._asker.in_worker(restored, None) if vault.blocking else restored()
         except StoreError:
             return event.content
 
@@ -260,7 +241,7 @@ class Engine:
             return vault.tokenised(event, checks)
 
         try:
-            return await self._in_worker(tokenised, None) if vault.blocking else tokenised()
+            return await self._asker.in_worker(tokenised, None) if vault.blocking else tokenised()
         except StoreError as error:  # the labels of the gates hide the values too, but nothing brings them back
             return [*checks, Check("vault", Verdict.flag(f"error.{error.code}"), 0.0, error.code)]
 
@@ -272,67 +253,6 @@ class Engine:
         if part is None or self._settings.unchecked is Action.ALLOW:
             return None
         return Check("unchecked", Verdict(self._settings.unchecked, f"unchecked.{part.kind}"))
-
-    def _ask(self, step: Step, event: Event) -> Check | Awaitable[object]:
-        """Ask a gate here and now; an asynchronous gate answers with something to await."""
-        began = time.perf_counter()
-        try:
-            answer = step.gate.check(event)
-        except BaseException as error:  # noqa: BLE001 - sorted by _failed
-            return self._failed(step, error, began)
-        if type(answer) is not Verdict and inspect.isawaitable(answer):
-            return answer
-        return self._answered(step, answer, began)
-
-    async def _await(self, step: Step, answer: Awaitable[object]) -> Check:
-        began = time.perf_counter()
-        try:
-            value = await AwaitableWait(answer, step.deadline, self._loop)
-        except BaseException as error:  # noqa: BLE001 - sorted by _failed
-            return self._failed(step, error, began)
-        return self._answered(step, value, began)
-
-    async def _offload(self, step: Step, event: Event) -> Check:
-        """Ask a gate in a worker thread or in its own process."""
-        began = time.perf_counter()
-        token = DEADLINE.set(began + step.deadline)
-        try:
-            if step.process is not None:
-                process = step.process
-                value = await self._in_worker(lambda: process.call(event, step.deadline), step.deadline + 1.0)
-            else:
-                value = await self._in_worker(lambda: step.gate.check(event), step.deadline)
-        except BaseException as error:  # noqa: BLE001 - sorted by _failed
-            return self._failed(step, error, began)
-        finally:
-            DEADLINE.reset(token)
-        if type(value) is not Verdict and inspect.isawaitable(value):
-            return await self._await(step, value)
-        return self._answered(step, value, began)
-
-    def _in_worker(self, call: Callable[[], T], timeout: float | None) -> FutureWait[T]:
-        return FutureWait(self._workers.submit(call), timeout, self._workers)
-
-    def _answered(self, step: Step, answer: object, began: float) -> Check:
-        """A gate's answer, made strict where it is no verdict or came too late."""
-        seconds = time.perf_counter() - began
-        if type(answer) is not Verdict:
-            return self._broken(step, "not_a_verdict", seconds)
-        if seconds > step.deadline:
-            late = self._broken(step, "deadline", seconds)
-            stricter = answer.action > late.verdict.action
-            return Check(step.gate.name, answer, seconds, "deadline") if stricter else late
-        return Check(step.gate.name, answer, seconds)
-
-    def _failed(self, step: Step, error: BaseException, began: float) -> Check:
-        if isinstance(error, _PASS_THROUGH):
-            raise error
-        code = error.code if isinstance(error, GateError | StoreError) else "gate_error"
-        return self._broken(step, code, time.perf_counter() - began)
-
-    @staticmethod
-    def _broken(step: Step, code: str, seconds: float) -> Check:
-        return Check(step.gate.name, Verdict(step.on_error, f"error.{code}"), seconds, code)
 
     def _conclude(self, event: Event, checks: list[Check], began: float, seam: Seam) -> Decision:
         verdict = combine(checks)
@@ -397,10 +317,10 @@ class Engine:
         if recorder is not None:
             try:
                 if recorder.blocking:
-                    await self._in_worker(lambda: recorder.record(decision), None)
+                    await self._asker.in_worker(lambda: recorder.record(decision), None)
                 else:
                     recorder.record(decision)
-            except _PASS_THROUGH:
+            except PASS_THROUGH:
                 raise
             except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
                 decision = self._unrecorded(decision, error)
@@ -418,3 +338,7 @@ class Engine:
             held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
         return replace(decision, verdict=verdict, action=action, checks=checks, held=held)
+
+
+def _editing_only(check: Check) -> Check:
+    return replace(check, verdict=Verdict.allow(check.verdict.reason, edits=check.verdict.edits))

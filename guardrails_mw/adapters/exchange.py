@@ -214,6 +214,8 @@ class Exchange:
         """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""
         event = self.here.event(Stage.OUTPUT, Origin.MODEL, Content(words_of(error)), "error")
         decision = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+        if decision.blocked:
+            return ModelFailed(f"blocked: {decision.verdict.reason}")
         return ModelFailed(cast("list[str]", decision.content.value)[0]) if decision.edited else error
 
     def model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
@@ -236,7 +238,9 @@ class Exchange:
             if decision.edited:
                 message = with_answer(message, decision.content.value)
         if isinstance(message, AIMessage) and message.invalid_tool_calls:
-            message = await self._unparsed(message, key)
+            message, block = await self._unparsed(message, key)
+            if block is not None:
+                return message, block
         if isinstance(message, AIMessage) and message.tool_calls:
             return await self._proposed(message, key)
         return message, None
@@ -253,6 +257,8 @@ class Exchange:
             event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
                 edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+                if edited.blocked:
+                    return message, edited
                 calls.append(call if not edited.edited else _with_args(call, edited))
                 continue
             decision = await self.enforcer.deciding(event, self.seam)
@@ -262,7 +268,7 @@ class Exchange:
             calls.append(_with_args(call, decision))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
-    async def _unparsed(self, message: AIMessage, key: str) -> AIMessage:
+    async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
         """The answer with what was edited in calls that could not be parsed; nobody runs those."""
         calls = []
         for index, call in enumerate(message.invalid_tool_calls):
@@ -270,10 +276,12 @@ class Exchange:
             content, name = Content(call["args"] or ""), ("invalid", key, named.id or str(index))
             event = self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=named)
             edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+            if edited.blocked:
+                return message, edited
             calls.append({**call, "args": str(edited.content.value)} if edited.edited else call)
-        if calls == message.invalid_tool_calls:
-            return message
-        return message.model_copy(update={"invalid_tool_calls": calls})
+        return (
+            message if calls == message.invalid_tool_calls else message.model_copy(update={"invalid_tool_calls": calls})
+        ), None
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""

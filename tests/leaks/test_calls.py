@@ -178,3 +178,17 @@ def test_a_bad_call_is_sent_back_as_a_conversation(tmp_path: Path) -> None:
     assert [message.type for message in asked] == ["human", "ai", "tool"]
     assert asked[1].tool_calls[0]["id"] == asked[2].tool_call_id
     assert all(message.content or message.tool_calls for message in asked if isinstance(message, AIMessage))
+
+
+@pytest.mark.parametrize("on_error", ["block", "flag"])
+def test_a_gate_that_fails_ahead_is_no_leave_to_keep(on_error: str, tmp_path: Path) -> None:
+    """Where nobody can say what an edit would replace, the call is not kept, unless the policy wants it."""
+    source = f"gates: {{g: {{type: python, call: 'chat:raises', on_error: {on_error}}}}}\nstages: {{tool_call: [g]}}"
+    tools, saver = Tools(), InMemorySaver()
+    model = ScriptedModel(script=in_turn(wants("look", q=MAIL), "Done."))
+    with make_guard(tmp_path, source) as guard:
+        state = _agent(guard, model, tools, saver).invoke({"messages": "go"}, thread())
+        if on_error == "block":
+            assert state["messages"][-1].response_metadata["guardrails"]["reason"] == "error.gate_error"
+            assert MAIL not in kept(saver)
+        assert bool(tools.done) == (on_error == "flag")
