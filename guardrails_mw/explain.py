@@ -72,8 +72,9 @@ class Reach:
     Attributes:
         powers: of ``block``, ``edit`` and ``ask``; empty where the seam does not reach the stage.
         timing: ``before`` (decided before it goes on), ``flows`` (a stream goes on as far as every gate has
-            seen what it must see), ``held`` (a stream is held until it is complete, then decided), ``late`` (decided after the stream was shown), ``refused`` (the stream itself is
-            unenforceable, before its first token) or ``never``.
+            seen what it must see), ``held`` (a stream is held until it is complete, then decided), ``late``
+            (decided after the stream was shown), ``refused`` (the stream itself is unenforceable, before its
+            first token) or ``never``.
         unenforceable: what gates of this stage may decide and the seam cannot carry out.
     """
 
