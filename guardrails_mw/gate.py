@@ -67,7 +67,7 @@ class GateConfig(BaseModel):
     """Which gate this is."""
     deadline_ms: float | None = Field(default=None, gt=0)
     """Time the gate may take for one check; the policy's own `deadline_ms` if left out."""
-    on_error: Literal["block", "flag", "unsafe_allow"] | None = None
+    on_error: Literal["block", "flag", "queue", "unsafe_allow"] | None = None
     """What it means when the gate fails or overruns; the policy's own `on_error` if left out."""
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "Otlp",
     "Policy",
     "Price",
+    "QueuePolicy",
     "RecordPolicy",
     "Rule",
     "RunBudget",
@@ -228,6 +229,15 @@ class StreamPolicy(_Section):
     """``window``: what a classifier agreed to is shown, though what follows may change its mind."""
 
 
+class QueuePolicy(_Section):
+    """How requests wait for a gate that fails, where `on_error` is `queue`."""
+
+    within: Duration = Field(default=30.0, gt=0, le=3600)
+    """How long a request waits, from the gate's first failure on; then it is blocked with the last failure's code."""
+    most: int = Field(default=64, ge=1, le=10_000)
+    """How many requests of a process may wait at once; who comes later is blocked with ``error.queue_full``."""
+
+
 class StagePolicy(_Section):
     """What happens at one stage."""
 
@@ -248,8 +258,10 @@ class Policy(_Section):
     """Version of this file format."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """`shadow` decides and records everything and changes nothing."""
-    on_error: Literal["block", "flag", "unsafe_allow"] = "block"
-    """What a gate means that fails or overruns."""
+    on_error: Literal["block", "flag", "queue", "unsafe_allow"] = "block"
+    """What a gate means that fails or overruns; `queue`: the request waits for it to come back, then is blocked."""
+    queue: QueuePolicy = QueuePolicy()
+    """How requests wait for a gate whose `on_error` is `queue`."""
     on_unenforceable: Literal["block", "flag"] = "block"
     """What happens where a seam cannot carry out a decision, such as an edit in a callback."""
     unchecked: Literal["block", "flag", "allow"] = "block"

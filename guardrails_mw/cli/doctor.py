@@ -6,7 +6,7 @@ import os
 import platform
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -22,6 +22,7 @@ from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+    from guardrails_mw.backlog import Waiting
     from guardrails_mw.gate import Gate
     from guardrails_mw.policy import Policy
 
@@ -154,11 +155,13 @@ def _store(policy: Policy) -> Finding:
         return Finding("store", "note" if ready else "broken", f"{file}: {told}")
     try:
         told = f"{file}: reachable, schema version {_schema_version(file)}" if file else "reachable"
-        _reopen(policy)
+        waiting = _reopen(policy)
     except (PolicyError, StoreError, sqlite3.Error) as error:
         told = type(error).__name__ if isinstance(error, sqlite3.Error) else str(error)
         return Finding("store", "broken", f"{file}: {told}" if file else told)
-    return Finding("store", "ok", told)
+    if waiting:
+        told += f"; {len(waiting)} requests wait for: {', '.join(sorted({each.gate for each in waiting}))}"
+    return Finding("store", "note" if waiting else "ok", told)
 
 
 def _schema_version(file: Path) -> int:
@@ -167,11 +170,13 @@ def _schema_version(file: Path) -> int:
     return version
 
 
-def _reopen(policy: Policy) -> None:
-    """Open and close the store the way the guard does. Raises `StoreError`."""
+def _reopen(policy: Policy) -> Sequence[Waiting]:
+    """Open and close the store the way the guard does; who waits in it. Raises `StoreError`."""
+    from guardrails_mw.backlog import Backlog
     from guardrails_mw.stores import open_store
 
-    open_store(policy.store, policy.base, policy.record.durability).close()
+    with closing(open_store(policy.store, policy.base, policy.record.durability)) as store:
+        return Backlog(store).waiting()
 
 
 def _gates(policy: Policy, warm: bool) -> Iterator[Finding]:
