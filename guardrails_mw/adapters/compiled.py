@@ -18,11 +18,11 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.runtime import RunControl
+from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, StateUpdate
 
 from guardrails_mw.adapters.entrance import Entrance
-from guardrails_mw.adapters.host import Runs, raise_block
+from guardrails_mw.adapters.host import Runs, actor_from, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
 from guardrails_mw.enforcer import Enforcer
@@ -109,7 +109,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         control = kwargs.get("control") or getattr(runtime, "control", None) or RunControl()
         kwargs["control"] = control
         resuming = value is None or isinstance(value, Command)
-        entrance = await self._entrance(config, control, resuming)
+        entrance = await self._entrance(config, control, resuming, kwargs.get("context"))
         arrived = await entrance.arriving(value)
         if arrived.refused is None:
             return self, arrived.value
@@ -118,10 +118,14 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
             raise_block(self.doorman.enforcer, arrived.refused)
         return self._refusing(entrance.message_keys[0], refusal), arrived.value
 
-    async def _entrance(self, config: RunnableConfig, control: object, resuming: bool) -> Entrance:
-        doorman = self.doorman
+    async def _entrance(
+        self, config: RunnableConfig, control: object, resuming: bool, context: object = None
+    ) -> Entrance:
+        doorman, actor = self.doorman, self.doorman.actor
+        if actor is None and context is not None:  # the graph has no runtime yet that would tell
+            actor = actor_from(config.get("configurable") or {}, Runtime(context=context))
         here = await doorman.runs.here(
-            actor=doorman.actor, config=config, resuming=resuming, control=control, saver=self.checkpointer
+            actor=actor, config=config, resuming=resuming, control=control, saver=self.checkpointer
         )
         return Entrance(doorman.enforcer, here, _message_keys(self), self.input_schema_is_root)
 

@@ -120,6 +120,17 @@ def test_an_input_is_decided_once(tmp_path: Path) -> None:
             assert len(agent.get_state(config).values["messages"]) == 6
 
 
+@pytest.mark.parametrize("where", ["context", "configurable"])
+def test_who_asks_at_the_door_is_who_asks_inside(where: str, tmp_path: Path) -> None:
+    """The actor is read from the runtime context or the configuration before the graph begins, too."""
+    with make_guard(tmp_path, hiding("input")) as guard:
+        model = ScriptedModel(script=in_turn("ok"))
+        agent = guard.graph(create_agent(model, [], middleware=[guard.middleware()], context_schema=dict))
+        told = {"context": {"actor": "lena"}} if where == "context" else {"config": thread(actor="lena")}
+        agent.invoke({"messages": "hi"}, **told)
+        assert [(row["stage"], row["actor"]) for row in decisions(guard)] == [("input", "lena")]
+
+
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("inside", [True, False])
 def test_blocked_input_leaves_placeholder_and_refusal(inside: bool, mode: str, tmp_path: Path) -> None:
