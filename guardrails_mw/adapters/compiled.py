@@ -61,6 +61,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
             yield from graph.stream(value, config, **kwargs)  # type: ignore[call-overload]
         else:
             yield from super().stream(value, config, **kwargs)  # type: ignore[call-overload]
+        self.doorman.runs.over(kwargs["control"])
 
     async def astream(  # type: ignore[override]
         self, input: object, config: RunnableConfig | None = None, **kwargs: object
@@ -71,6 +72,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         async with aclosing(call(value, config, **kwargs)) as pieces:  # type: ignore[call-overload]
             async for piece in pieces:
                 yield piece
+        self.doorman.runs.over(kwargs["control"])
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Like the graph's; the first event repeats the input, as it was decided."""
@@ -123,7 +125,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     ) -> Entrance:
         doorman, actor = self.doorman, self.doorman.actor
         if actor is None and context is not None:  # the graph has no runtime yet that would tell
-            actor = actor_from(config.get("configurable") or {}, Runtime(context=context))
+            actor = actor_from(config.get("configurable") or {}, Runtime(context=cast("dict[str, object]", context)))
         here = await doorman.runs.here(
             actor=actor, config=config, resuming=resuming, control=control, saver=self.checkpointer
         )
