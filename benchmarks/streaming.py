@@ -47,6 +47,9 @@ _SENTENCE = (
 )
 
 
+_LETTERS = str.maketrans("0123456789", "abcdefghij")
+
+
 def tokens(count: int) -> list[str]:
     """An answer of so many tokens of four characters, with a mail address and a telephone number in every sentence."""
     number, text = 0, ""
@@ -131,7 +134,8 @@ def _fed(hold: Hold, piece: str) -> str:
 
 def _memory(guard: Guard, count: int) -> tuple[float, float]:
     """Megabytes that the process has grown by after a tenth and after all of a long stream that is held back."""
-    hold, grown, pieces = Hold(guard.engine, Event(Stage.OUTPUT, Content(""))), list[float](), tokens(4096)
+    hold, grown = Hold(guard.engine, Event(Stage.OUTPUT, Content(""))), list[float]()
+    pieces = [piece.replace("@", " ").translate(_LETTERS) for piece in tokens(4096)]
     before = _resident()
     for number in range(count):
         _fed(hold, pieces[number % len(pieces)])

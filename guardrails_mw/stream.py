@@ -23,8 +23,8 @@ from guardrails_mw.wait import Flow, drive, drive_async
 
 __all__ = ["STEP", "Flowing", "Hold", "Holding", "Pace", "Shown", "Stream", "Text", "flowing"]
 
-STEP = 32
-"""Characters that have to arrive before gates look again."""
+STEP = 72
+"""Characters that have to arrive before gates look again: more cost less and hold longer."""
 _CHARACTERS = 4
 """Characters to a token, roughly."""
 _TOGETHER = 1024
