@@ -125,7 +125,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     ) -> Entrance:
         doorman, actor = self.doorman, self.doorman.actor
         if actor is None and context is not None:  # the graph has no runtime yet that would tell
-            actor = actor_from(config.get("configurable") or {}, Runtime(context=cast("dict[str, object]", context)))
+            actor = actor_from(config.get("configurable") or {}, Runtime(context=context))  # type: ignore[type-var]
         here = await doorman.runs.here(
             actor=actor, config=config, resuming=resuming, control=control, saver=self.checkpointer
         )
