@@ -29,6 +29,7 @@ from guardrails_mw.approvals import (
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
+from guardrails_mw.latch import Latch
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Shown
@@ -93,6 +94,8 @@ class Enforcer:
         self._redactor = redactor
         self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
+        self.latch = Latch()
+        """The runs that a raised block has ended."""
         self.tool_seam: set[str] = set()
         """Names of the tools that tool nodes of this guard run, where their calls are decided."""
 

@@ -286,7 +286,7 @@ class Guard:
 
         with self._lock:  # two of them would give one invocation two run ids
             if self._runs is None:
-                self._runs = Runs(self.store)
+                self._runs = Runs(self.store, self.enforcer.latch)
             return self._runs
 
     def _nodes(self) -> Nodes:

@@ -28,7 +28,8 @@ from langgraph.types import interrupt
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, ModelCall, Origin, Stage, ToolCall, Where
-from guardrails_mw.seam import Power, Seam
+from guardrails_mw.latch import Latch
+from guardrails_mw.seam import GRAPH, Power, Seam
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either
@@ -108,10 +109,15 @@ class Here:
 
 
 class Runs:
-    """Which run an invocation belongs to."""
+    """Which run an invocation belongs to, and whether that run may still go on.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Args:
+        store: keeps the running run of each thread.
+        latch: knows the runs that a raised block has ended.
+    """
+
+    def __init__(self, store: Store, latch: Latch) -> None:
+        self._store, self._latch = store, latch
         self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -133,6 +139,9 @@ class Runs:
             resuming: whether the invocation is a resume, where the caller has seen it begin.
             control: the control object of an invocation that is about to begin.
             saver: its checkpointer.
+
+        Raises:
+            BlockedInGraph: a block was raised in this run, and something went on in spite of it.
         """
         config = ensure_config(config)
         configurable: Mapping[str, object] = config.get("configurable") or {}
@@ -151,6 +160,7 @@ class Runs:
             )
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
+        self.going_on(run)
         where = Where(
             run=run,
             thread=thread,
@@ -159,6 +169,15 @@ class Runs:
             span=span,
         )
         return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
+
+    def going_on(self, run: str) -> None:
+        """Raise the block that has ended a run, if one has."""
+        if (ended := self._latch.ended(run)) is not None:
+            raise BlockedInGraph(*ended)
+
+    def over(self, control: object) -> None:
+        """The invocation that this object controls has returned; raise the block that was swallowed in it."""
+        self.going_on(self._known_run(control))
 
     def _known_run(self, control: object) -> str:
         with self._lock:
@@ -215,9 +234,12 @@ class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
 
 
 def block_error(enforcer: Enforcer, decision: Decision) -> BlockedInGraph:
-    """The exception for a block."""
+    """The exception for a block, which ends its run; at the door of a graph no run has gone on yet."""
     mark = enforcer.mark(decision)
-    return BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+    block = (mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+    if decision.event.where.run and decision.seam != GRAPH.name:
+        enforcer.latch.end(decision.event.where.run, block)
+    return BlockedInGraph(*block)
 
 
 def raise_block(enforcer: Enforcer, decision: Decision) -> NoReturn:

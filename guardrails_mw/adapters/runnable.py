@@ -125,6 +125,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
                 lambda: inner.invoke(call.value, call.config, **call.kwargs),
                 lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
             )
+        self._runs.going_on(run)
         return await self._given(call, result, await self._decided(call, result))
 
     async def _flowing(
@@ -154,6 +155,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
                 if hold is not None and flows and (text := await hold.feeding(_text(piece))):
                     shown.append(text)
                     yield _saying(piece, text)
+            self._runs.going_on(call.here.where.run)
             result = _joined(pieces)
             decision = await self._decided(call, result, hold)
         except BaseException:
