@@ -37,6 +37,9 @@ class Recorder(Protocol):
     def record(self, decision: Decision) -> None:
         """Keep a decision; the same decision on the same event is kept once."""
 
+    def opened(self, event: Event) -> None:
+        """Keep that a text is about to be shown while it still arrives."""
+
     def restored(self, event: Event, found: Restored) -> None:
         """Keep that values were given back for an event, and how many; never the values."""
 
@@ -156,7 +159,7 @@ class Engine:
             if self._vault is not None and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
-            if shown is not None and shown.characters:
+            if shown is not None and (shown.characters or shown.checks):
                 decision = self._after(decision, shown, began, seam)
             return await self.recording(decision) if decision.checks else decision  # nobody was asked: nothing decided
         except PASS_THROUGH:
@@ -170,6 +173,21 @@ class Engine:
         if self._vault is not None and seam.can(event.stage, Power.EDIT):
             checks = await self._tokenised(self._vault, event, checks)
         return self._conclude(event, checks, began, seam)
+
+    async def opening(self, event: Event, seam: Seam) -> Decision | None:
+        """Keep that a text begins to be shown; what that failing means, if it is a block."""
+        recorder, began = self._recorder, time.perf_counter()
+        try:
+            if recorder is not None and recorder.blocking:
+                await self._in_worker(lambda: recorder.opened(event), None)
+            elif recorder is not None:
+                recorder.opened(event)
+        except PASS_THROUGH:
+            raise
+        except Exception as error:  # noqa: BLE001 - as for any record
+            decision = self._unrecorded(self._conclude(event, [], began, seam), error)
+            return decision if decision.blocked else None
+        return None
 
     async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
         """Ask gates one after another, until one blocks; `checks` grows by what they say."""

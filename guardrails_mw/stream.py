@@ -101,6 +101,9 @@ class Watch(Protocol):
     def flow(self, stage: Stage) -> Flowing | None:
         """How texts of this stage flow; None where they are held."""
 
+    def opening(self, event: Event, seam: Seam) -> Flow[Decision | None]:
+        """Keep that something is about to be shown; a block where that fails and must not."""
+
     def glancing(self, event: Event, seam: Seam, gates: Sequence[Gate]) -> Flow[Decision]:
         """What some gates of the stage say of a piece; recorded nowhere."""
 
@@ -206,7 +209,9 @@ class Hold:
         cut = _settled(flow.spans, self._window, cut)
         if cut > self._left and self.stopped is None:
             cut, edits = await self._examined(flow, cut)
-            if cut > self._left:
+            if cut > self._left and not self.shown:  # nothing is shown that is not on record
+                self.stopped = await self._watch.opening(self._event, self._seam)
+            if cut > self._left and self.stopped is None:
                 return self._forward(flow, cut, edits)
         self._due = max(STEP, self.held // _GROWTH)
         return ""

@@ -242,6 +242,17 @@ def late(event: Event) -> Verdict:
     return Verdict.allow("late", edits=edits)
 
 
+def flaky(event: Event, name: str = "") -> Verdict:
+    """Fails the first time that it is asked about a text, once for each name."""
+    if (name, event.content.text) not in _FAILED:
+        _FAILED.add((name, event.content.text))
+        raise ValueError("raw secret text")
+    return Verdict.allow()
+
+
+_FAILED: set[tuple[str, str]] = set()
+
+
 def raises(event: Event, name: str = "ValueError") -> Verdict:
     """Raises what it is told to."""
     raise {

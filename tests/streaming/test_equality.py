@@ -90,8 +90,10 @@ VALUES = [
     "(212) 555-0123", "+49 30 901820", "DE89 3704 0044 0532 0130 00", "GB82 WEST 1234 5698 7654 32", "219-09-9999",
     "https://example.com/a/b?c=d", "www.example.org", "192.168.10.20", "2001:db8::8a2e:370:7334", "2 1 9 0 9 9 8 7 6",
     "hunter2-Xy9!", "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD", "AKIAIOSFODNN7EXAMPLQ", "bob%40example.com",
-    "b\u200bob@example.com", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "00:1B:44:11:3A:B7", "12345678", "A1234567", "[1, 2]",
-    "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "postgres://me:hunter2-Xy9@db.example.com/x", "{\"a\": 1}", "swordfish-",
+    "b\u200bob@example.com", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "00:1B:44:11:3A:B7", "12345678", "A1234567",
+    "[1, 2]",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "postgres://me:hunter2-Xy9@db.example.com/x", "{\"a\": 1}",
+    "swordfish-",
     "\"call\\nbob@example.com\\t212-555-0123\"", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n",
     "-----END PRIVATE KEY-----", "\uff14\uff11\uff11\uff11 1111 1111 1111", "ext. 42", "x" * 90,
 ]  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, decisions, in_turn, make_guard
+from chat import Failing, ScriptedModel, decisions, in_turn, make_guard
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
@@ -21,7 +21,8 @@ LONG = f"The report is ready and we will send it to {MAIL} when the number of op
 CLEAN = LONG.replace(MAIL, "[EMAIL_ADDRESS]")
 PII = "deadline_ms: 5000\ngates: {pii: {type: pii}}\nstages: {output: [pii]}"
 WORD = (
-    "deadline_ms: 5000\ngates: {pii: {type: pii}, word: {type: python, call: 'chat:codeword', cost: linear, max_span: 9}}\n"
+    "deadline_ms: 5000\n"
+    "gates: {pii: {type: pii}, word: {type: python, call: 'chat:codeword', cost: linear, max_span: 9}}\n"
     "stages: {output: [pii, word]}"
 )
 BUDGET = "budgets: {run: {tokens: 100000}}\n"
@@ -142,14 +143,14 @@ def test_a_block_in_the_middle_raises_where_the_policy_says_so(mode: str, tmp_pa
 
         async def later() -> None:
             async for chunk in model.astream("hi"):
-                shown.append(chunk.content)
+                shown.append(chunk.content)  # noqa: PERF401 - what came before the exception counts
+
+        def now() -> None:
+            for chunk in model.stream("hi"):
+                shown.append(chunk.content)  # noqa: PERF401
 
         with pytest.raises(GuardrailBlocked) as block:
-            if mode == "stream":
-                for chunk in model.stream("hi"):
-                    shown.append(chunk.content)
-            else:
-                asyncio.run(later())
+            now() if mode == "stream" else asyncio.run(later())
         rows = [row for row in decisions(guard) if row["stage"] == "output"]
         assert [row["decision"] for row in rows] == [block.value.decision_id]
         assert rows[0]["shown"] == len("".join(shown)) > 0
@@ -380,3 +381,35 @@ def test_bounds_that_are_not_true_end_in_a_block(tmp_path: Path) -> None:
         total = added(stream("stream", guard.model(chunked(*words(LONG), AIMessageChunk("hide")))))
         assert total.content.endswith("(error.stream).")
         assert total.response_metadata["guardrails"]["gate"] == "stream"
+
+
+@both
+def test_nothing_is_shown_that_is_not_on_record(mode: str, tmp_path: Path) -> None:
+    """A stream is on record before its first character is shown; where that fails, the stream is blocked."""
+    store = Failing(tmp_path / "guard.db")
+    with make_guard(tmp_path, PII, store=store) as guard:
+        model, seen = guard.model(chunked(*words(LONG))), list[bool]()
+
+        def kinds(_: object = None) -> bool:
+            rows = [row["kind"] for run in guard.ledger.runs() for row in guard.ledger.read(run.run)]
+            return "stream" in rows
+
+        async def later() -> None:
+            async for _ in model.astream("hi"):
+                seen.append(kinds())
+
+        seen.extend(map(kinds, model.stream("hi"))) if mode == "stream" else asyncio.run(later())
+        assert all(seen)
+        assert len(seen) > 3
+        store.broken = True
+        total = added(stream(mode, guard.model(chunked(*words(LONG)))))
+        assert total.content == "I can't help with that (store.disk_full)."
+
+
+@both
+def test_a_gate_that_fails_in_the_middle_does_not_cut_the_answer_short(mode: str, tmp_path: Path) -> None:
+    """What a window could not be checked for blocks the stream, also if the gate recovers for what there was."""
+    gate = f"{{type: python, call: 'chat:flaky', with: {{name: {mode}}}, cost: linear, max_span: 5}}"
+    with make_guard(tmp_path, f"gates: {{flaky: {gate}}}\nstages: {{output: [flaky]}}") as guard:
+        total = added(stream(mode, guard.model(chunked(*words(LONG)))))
+        assert total.content == "I can't help with that (error.gate_error)."
