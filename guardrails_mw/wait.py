@@ -162,14 +162,14 @@ def _wrong_way() -> NoReturn:
 def drive(flow: Flow[T]) -> T:
     """Run a flow in this thread."""
     try:
-        wait = flow.send(None)
+        wait, failed = flow.send(None), list[BaseException]()
         while True:
             try:
                 value = wait.here()
             except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
-                wait = flow.throw(error)
-            else:
-                wait = flow.send(value)
+                failed.append(error)
+            # out here, so that what the flow raises instead does not carry it along
+            wait = flow.throw(failed.pop()) if failed else flow.send(value)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 
@@ -177,14 +177,14 @@ def drive(flow: Flow[T]) -> T:
 async def drive_async(flow: Flow[T]) -> T:
     """Run a flow in the running event loop."""
     try:
-        wait = flow.send(None)
+        wait, failed = flow.send(None), list[BaseException]()
         while True:
             try:
                 value = await wait.there()
             except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
-                wait = flow.throw(error)
-            else:
-                wait = flow.send(value)
+                failed.append(error)
+            # out here, so that what the flow raises instead does not carry it along
+            wait = flow.throw(failed.pop()) if failed else flow.send(value)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 
