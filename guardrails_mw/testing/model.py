@@ -38,6 +38,8 @@ class ScriptedChatModel(BaseChatModel):
     """What it says, in order."""
     model_name: str = "scripted"
     """The name it goes by, which prices are looked up under."""
+    cut: str = r"\S+\s*|\s+"
+    """A regular expression of the pieces that texts are streamed in."""
     _heard: list[list[BaseMessage]] = PrivateAttr(default_factory=list)
     _lock: Lock = PrivateAttr(default_factory=Lock)
 
@@ -74,7 +76,7 @@ class ScriptedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: object,  # noqa: ARG002
     ) -> Iterator[ChatGenerationChunk]:
-        for piece in _pieces(self._next(messages)):
+        for piece in _pieces(self._next(messages), self.cut):
             chunk = ChatGenerationChunk(message=piece)
             if run_manager is not None:
                 run_manager.on_llm_new_token(piece.text, chunk=chunk)
@@ -97,14 +99,24 @@ def calls(*tools: tuple[str, dict[str, object]], say: str = "") -> AIMessage:
     return AIMessage(say, tool_calls=made)
 
 
-def _pieces(message: AIMessage) -> Iterator[AIMessageChunk]:
-    for text in re.findall(r"\S+\s*|\s+", message.text):
-        yield AIMessageChunk(content=text)
-    for index, call in enumerate(message.tool_calls):
-        head = tool_call_chunk(name=call["name"], args="", id=call["id"], index=index)
+def _pieces(message: AIMessage, cut: str) -> Iterator[AIMessageChunk]:
+    """A message in pieces: texts by the pattern `cut`, other blocks whole, calls by their arguments, the rest last."""
+    if isinstance(message.content, str):
+        yield from (AIMessageChunk(content=text, id=message.id) for text in re.findall(cut, message.content))
+    else:
+        yield from (AIMessageChunk(content=[block], id=message.id) for block in message.content)
+    good = [(call["name"], json.dumps(call["args"]), call["id"]) for call in message.tool_calls]
+    bad = [(call["name"], call["args"] or "", call["id"]) for call in message.invalid_tool_calls]
+    for index, (name, args, id_) in enumerate(good + bad):
+        head = tool_call_chunk(name=name, args="", id=id_, index=index)
         yield AIMessageChunk(content="", tool_call_chunks=[head])
-        args = json.dumps(call["args"])
         for start in range(0, len(args), 12):
             rest = tool_call_chunk(args=args[start : start + 12], index=index)
             yield AIMessageChunk(content="", tool_call_chunks=[rest])
-    yield AIMessageChunk(content="", usage_metadata=message.usage_metadata, response_metadata=message.response_metadata)
+    yield AIMessageChunk(
+        content="",
+        name=message.name,
+        usage_metadata=message.usage_metadata,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+    )
