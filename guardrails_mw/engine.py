@@ -113,7 +113,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
-        for step in self._steps():
+        for step in self.steps():
             if step.process:
                 step.process.start()
 
@@ -123,13 +123,15 @@ class Engine:
             return 0
         return next((s.gate.max_reasks for s in self._plan.get(decision.stage, ()) if s.gate.name == decision.gate), 0)
 
-    def _steps(self) -> Sequence[Step]:
-        """Every step once."""
+    def steps(self, stage: Stage | None = None) -> Sequence[Step]:
+        """The steps of a stage in order, or every step once."""
+        if stage is not None:
+            return self._plan.get(stage, ())
         return list({id(step.gate): step for steps in self._plan.values() for step in steps}.values())
 
     def close(self) -> None:
         """Stop workers, processes and gates."""
-        for step in self._steps():
+        for step in self.steps():
             if step.process:
                 step.process.close()
             step.gate.close()
@@ -179,7 +181,7 @@ class Engine:
         recorder, began = self._recorder, time.perf_counter()
         try:
             if recorder is not None and recorder.blocking:
-                await self._in_worker(lambda: recorder.opened(event), None)
+                await self._asker.in_worker(lambda: recorder.opened(event), None)
             elif recorder is not None:
                 recorder.opened(event)
         except PASS_THROUGH:
