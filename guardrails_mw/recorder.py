@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-import re
+from functools import lru_cache
 
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import Event, ModelCall, ToolCall
@@ -14,8 +14,6 @@ from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
 __all__ = ["LedgerRecorder"]
-
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 
 _MAX_CONTENT = 20_000
 """Characters of a content that are kept."""
@@ -35,6 +33,7 @@ class LedgerRecorder:
     def __init__(self, ledger: Ledger, redactor: Redactor, secret: bytes, content: bool, blocking: bool) -> None:
         self._ledger, self._redactor, self._secret = ledger, redactor, secret
         self._content, self.blocking = content, blocking
+        self._names = lru_cache(1024)(redactor.text)  # the same few tools, again and again
 
     def record(self, decision: Decision) -> None:
         """Keep a decision; the same decision on the same event is kept once. Raises `StoreError`."""
@@ -42,7 +41,7 @@ class LedgerRecorder:
         digest = self._digest(event.content.value)
         verdict = decision.verdict
         said = f"{verdict.action:d}|{verdict.reason}|{decision.policy}|{decision.seam}"
-        key = f"{event.key}|{event.stage}|{digest[:16]}|{said}"
+        key = f"{self._key(event)}|{event.stage}|{digest[:16]}|{said}"
         self._ledger.record(event.where.run or "direct", key, "decision", self._body(decision, digest))
 
     def approval(self, approval: Approval) -> None:
@@ -81,8 +80,8 @@ class LedgerRecorder:
             "digest": self._digest(event.content.value),
         }
         if event.tool is not None:
-            body["tool"], body["call_id"] = event.tool.name, event.tool.id
-        key = f"{event.key}|{event.stage}|{body['digest']}|restored"
+            body["tool"], body["call_id"] = self._name(event.tool.name), self._name(event.tool.id)
+        key = f"{self._key(event)}|{event.stage}|{body['digest']}|restored"
         self._ledger.record(event.where.run or event.where.thread or "direct", key, "restored", body)
 
     def _body(self, decision: Decision, digest: str) -> dict[str, object]:
@@ -119,7 +118,11 @@ class LedgerRecorder:
 
     def _name(self, name: str) -> str:
         """A tool's name or a call's id as it may be kept: a model chose it, and may have put anything there."""
-        return name if _PLAIN.fullmatch(name) else self._redactor.text(name)
+        return self._names(name)
+
+    def _key(self, event: Event) -> str:
+        """What identifies an event, as it may be kept: ids of messages and calls are part of it."""
+        return self._digest(event.key)[:32] if event.key else ""
 
     def _digest(self, value: object) -> str:
         raw = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -32,6 +32,7 @@ from guardrails_mw.adapters.messages import (
     with_answer,
     with_content,
 )
+from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
@@ -204,10 +205,11 @@ class Exchange:
         self.enforcer.engine.settle(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
-            message, block = await self.answer(generation.message, f"{attempt}.{index}")
+            info = generation.generation_info
+            message, block = await self.answer(folded(generation.message, info), f"{attempt}.{index}")
             if block is not None:
                 return result, block
-            generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
+            generations.append(ChatGeneration(message=message, generation_info=unfolded(message, info)))
         return result.model_copy(update={"generations": generations}), None
 
     async def failing(self, error: Exception) -> Exception:

@@ -10,6 +10,7 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
+from guardrails_mw.adapters.metadata import is_name, metadata, unscored
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -74,7 +75,7 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
 def beside_result(message: ToolMessage) -> dict[str, object]:
     """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
     beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
-    found = {"artifact": message.artifact, "additional_kwargs": beside}
+    found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
     return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
@@ -101,7 +102,7 @@ def model_event(call: ModelCall, here: Here, attempt: str) -> Event:
 
 def output_event(message: BaseMessage, here: Here, key: str) -> Event:
     """The event of what a model answered, with what providers put beside the content, such as reasoning."""
-    content, beside = said(message), _beside(message)
+    content, beside = said(message), _told(message)
     if beside:
         text = [{"type": "text", "text": content}] if isinstance(content, str) else content
         content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
@@ -110,23 +111,33 @@ def output_event(message: BaseMessage, here: Here, key: str) -> Event:
 
 def silent(message: BaseMessage) -> bool:
     """Whether an answer says nothing, only calls tools."""
-    return calls_only(message) and not _beside(message)
+    return calls_only(message) and not _told(message)
 
 
 def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     """A copy of an answer as the content of its event was edited."""
-    beside = _beside(message)
+    beside = _told(message)
     if not beside or not isinstance(content, list):
-        return with_content(message, with_said(message, content))
+        return unscored(with_content(message, with_said(message, content)))
     new, text = content[-1]["beside"], content[:-1]
-    old = beside.get("additional_kwargs", {})
-    rest = {key: value for key, value in message.additional_kwargs.items() if key not in old}
-    update: dict[str, object] = {"additional_kwargs": {**rest, **new.get("additional_kwargs", {})}}
-    if "invalid_tool_calls" in new:
-        update["invalid_tool_calls"] = new["invalid_tool_calls"]
+    update: dict[str, object] = {name: new[name] for name in ("invalid_tool_calls", "name") if name in new}
+    for name in ("additional_kwargs", "response_metadata"):
+        if name in new:
+            rest = {key: value for key, value in getattr(message, name).items() if key not in beside[name]}
+            update[name] = {**rest, **new[name]}
     if not calls_only(message):
         update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
-    return with_content(message, message.content).model_copy(update=update)
+    return unscored(with_content(message, message.content).model_copy(update=update))
+
+
+def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[str, object]]:
+    """All that an answer says besides its content: beside it, in what its provider tells of it, in its name."""
+    found: dict[str, str | Sequence[object] | Mapping[str, object]] = {**_beside(message)}
+    if free := metadata(message):
+        found["response_metadata"] = free
+    if message.name and not is_name(message.name):
+        found["name"] = message.name
+    return found
 
 
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
@@ -174,9 +185,10 @@ def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
 
 def named(message: ToolMessage, here: Here) -> ToolMessage:
     """The message with an id of its own, by which it is known again in the conversation."""
-    if message.id is not None:
+    if message.id is not None and is_name(message.id):
         return message
-    return message.model_copy(update={"id": f"gm-{digest([here.where.task, message.tool_call_id, message.content])}"})
+    own = [here.where.task, message.tool_call_id, message.content, *([message.id] if message.id else ())]
+    return message.model_copy(update={"id": f"gm-{digest(own)}"})
 
 
 def name_of(message: BaseMessage) -> str:

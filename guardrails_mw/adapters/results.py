@@ -25,6 +25,7 @@ from guardrails_mw.adapters.messages import (
     tool_call,
     with_content,
 )
+from guardrails_mw.adapters.metadata import is_name, metadata, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
@@ -96,6 +97,8 @@ class Ran:
 
     async def _message(self, message: ToolMessage) -> ToolMessage:
         message = named(message, self.here)
+        if message.name and not is_name(message.name):
+            message = message.model_copy(update={"name": self.call.name})
         decision = await self.enforcer.deciding(result_event(message, self.call, self.here), self.seam)
         if decision.blocked:
             return rejection(self.enforcer, decision, self.host_call, self.here)
@@ -111,12 +114,13 @@ class Ran:
         event = beside_event(message, found, self.call.id, self.here)
         decision = await self.enforcer.deciding(event, self.seam)
         if decision.blocked:
-            return message.model_copy(update={"artifact": None, "additional_kwargs": mark})
+            return message.model_copy(update={"artifact": None, "additional_kwargs": mark, "response_metadata": {}})
         if not decision.edited:
             return message
         new = in_form_of(found, self.enforcer.passed(decision).value)
         both = {**mark, **cast("dict[str, object]", new.get("additional_kwargs", {}))}
-        return message.model_copy(update={"artifact": new.get("artifact"), "additional_kwargs": both})
+        told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
+        return told.model_copy(update={"artifact": new.get("artifact"), "additional_kwargs": both})
 
     async def _command(self, command: Command[object]) -> object:
         """The command with its state update decided; where there is no place for a refusal, a refusal in its place."""
@@ -165,7 +169,16 @@ class Ran:
             return message
         calls = message.tool_calls if isinstance(message, AIMessage) else []
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
-        found = {"content": said, "calls": [call["args"] for call in calls], "beside": message.additional_kwargs}
+        if message.id and not is_name(message.id):
+            message = message.model_copy(update={"id": f"gm-{digest(message.id)}"})
+        if message.name and not is_name(message.name):
+            message = message.model_copy(update={"name": None})
+        found = {
+            "content": said,
+            "calls": [call["args"] for call in calls],
+            "beside": message.additional_kwargs,
+            "metadata": metadata(message),
+        }
         decision = await self._decided({k: v for k, v in found.items() if v}, "message", name_of(message))
         if decision.blocked:
             bare: dict[str, object] = {"additional_kwargs": {}, **({"tool_calls": []} if calls else {})}
@@ -173,10 +186,11 @@ class Ran:
             new = (
                 message.content if text is decision.event.content.value else text
             )  # a policy that keeps what it blocks
-            return with_content(message, new).model_copy(update=bare)
+            return with_metadata(with_content(message, new).model_copy(update=bare), {})
         if not decision.edited:
             return message
         new = cast("dict[str, object]", self.enforcer.passed(decision).value)
+        message = with_metadata(message, cast("dict[str, object]", new.get("metadata", {})))
         message = message.model_copy(update={"additional_kwargs": new.get("beside", {})})
         if isinstance(message, AIMessage) and calls:
             args = cast("list[dict[str, object]]", new["calls"])

@@ -21,6 +21,7 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import model_event, outcome, output_event, refusal_message
+from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.event import Content, ModelCall, Stage
 from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Check, Decision, Outcome, Verdict
@@ -245,13 +246,13 @@ class _Attempt:
         """The rest of the decided answer; or what there was of it, and the decision that blocked."""
         message, info = self.draft.whole()
         try:
-            answer, block = await self._exchange.answer(message, self._key, self.draft.told())
+            answer, block = await self._exchange.answer(folded(message, info), self._key, self.draft.told())
         except BaseException:
             await self._broken_off()
             raise
         if block is not None:
             return ChatGenerationChunk(message=AIMessageChunk(content=message.content)), block
-        return _last(self.draft.rest(cast("AIMessage", answer)), info), None
+        return _last(self.draft.rest(cast("AIMessage", answer)), unfolded(answer, info)), None
 
     async def _broken_off(self) -> None:
         """Keep what was shown of an answer that stays undecided: its stream broke, or nobody listens any more."""
