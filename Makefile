@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 DEMO   := $(VENV)/.demo
 PHOENIX := .venv-phoenix
 
-.PHONY: demo test bench check lint types floors docs clean phoenix help
+.PHONY: demo test test-full mutations bench check lint types floors docs clean phoenix help
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -18,6 +18,14 @@ demo: $(DEMO)
 ## make test     every test, against real servers that the tests start themselves
 test: $(READY) $(PHOENIX)/.ready
 	$(BIN)/python -m pytest
+
+## make test-full  the same, and every cell of the fault matrix; about twenty minutes
+test-full: $(READY) $(PHOENIX)/.ready
+	$(BIN)/python -m pytest -m "full or not full"
+
+## make mutations  every law broken on purpose, in a copy: the tests that hold it must fail
+mutations: $(READY)
+	$(BIN)/python tests/mutations.py
 
 ## make bench    the figures of the README, with every rival's version and configuration
 bench: $(READY)

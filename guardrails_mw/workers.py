@@ -120,9 +120,13 @@ class LoopThread:
 
 
 def _turn(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped; its sockets are closed with it."""
+    """Run a loop until it is stopped; what still runs in it is cancelled, its sockets are closed with it."""
     try:
         loop.run_forever()
+        for task in (left := asyncio.all_tasks(loop)):
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=1.0))
     finally:
         loop.close()
 

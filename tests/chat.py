@@ -235,6 +235,11 @@ def codeword(event: Event) -> Verdict:
     return Verdict.block("codeword") if "swordfish" in event.content.text else Verdict.allow()
 
 
+async def later(event: Event) -> Verdict:
+    """Allows everything, once it is awaited."""
+    return Verdict.allow()
+
+
 def late(event: Event) -> Verdict:
     """Hides the beginning once the end is there: what it says depends on all of the text, whatever its bounds say."""
     text = event.content.text

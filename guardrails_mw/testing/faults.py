@@ -25,7 +25,7 @@ from guardrails_mw.gate import Cost, Gate
 from guardrails_mw.guard import Guard
 from guardrails_mw.policy import Policy
 from guardrails_mw.stores import open_store
-from guardrails_mw.verdict import Action, Decision
+from guardrails_mw.verdict import Action, Decision, Verdict
 
 __all__ = ["Failure", "Fault", "assert_fails_safe", "expected_failure", "failing", "probe"]
 
@@ -51,7 +51,7 @@ class Fault(StrEnum):
     RECURSION = "recursion"
     """Recurses without end."""
     OVERRUNS = "overruns"
-    """Sleeps past its deadline."""
+    """Sleeps past its deadline, then allows."""
     HOLDS_LOCK = "holds_lock"
     """Runs past its deadline in C code that lets no other thread run; in a process of its own, without end."""
     NONE = "none"
@@ -226,7 +226,7 @@ async def _committing(fault: Fault, seconds: float) -> object:
     """The fault of a gate that is awaited."""
     if fault is Fault.OVERRUNS:
         await asyncio.sleep(1.2 * seconds + 0.02)
-        return None
+        return Verdict.allow()
     return _commit(fault, seconds)
 
 
@@ -245,7 +245,7 @@ def _commit(fault: Fault, seconds: float, *, alone: bool = False) -> object:
             return None
         case _:
             _raise(fault)
-    return None
+    return Verdict.allow()  # too late
 
 
 def _hold_lock(seconds: float) -> None:
