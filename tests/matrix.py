@@ -37,7 +37,7 @@ KEYS = {
     "json_schema": "schema: {type: string}",
     "pydantic": "model: 'guardrails_mw.verdict:Verdict'",
     "llama_guard": "endpoint: 'http://127.0.0.1:9/v1'",
-    "python": "call: 'guardrails_mw.verdict:Verdict.allow'",
+    "python": "call: 'chat:codeword'",
 }
 """Keys without which an installed gate cannot be made. A new one that needs some is a `PolicyError` before."""
 VARIANTS = {

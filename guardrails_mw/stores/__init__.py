@@ -9,7 +9,10 @@ from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.store import Store
 
-__all__ = ["open_store"]
+__all__ = ["SCHEMES", "open_store"]
+
+SCHEMES = ("memory", "sqlite")
+"""How the address of a store begins, by the kinds of stores there are."""
 
 _EXAMPLES = "memory:, sqlite:///file-beside-the-policy.db or sqlite:////absolute/path.db"
 
@@ -43,5 +46,5 @@ def open_store(url: str, base: Path, durability: Literal["process", "power"] = "
         from guardrails_mw.stores.sqlite import SqliteStore
 
         return SqliteStore(base / name, durability)
-    hint = nearest(scheme, ["memory", "sqlite"])
+    hint = nearest(scheme, list(SCHEMES))
     raise PolicyError(f"unknown store {scheme!r}: {hint}; write {_EXAMPLES}", field="store")
