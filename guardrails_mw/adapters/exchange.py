@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
@@ -18,8 +18,10 @@ from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
+    beside_said,
     last_answer,
     message_events,
     model_event,
@@ -30,6 +32,7 @@ from guardrails_mw.adapters.messages import (
     size,
     tool_call,
     with_answer,
+    with_beside_said,
     with_content,
 )
 from guardrails_mw.adapters.metadata import folded, unfolded
@@ -143,7 +146,22 @@ class Exchange:
             decision = decisions[index] = await self.enforcer.deciding(event, seam)
             if decision.blocked or decision.edited:
                 cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)
+            if event.stage is Stage.INPUT and beside_said(messages[index]):
+                cleaned[index], decisions[index] = await self._beside(cleaned[index], decision, seam)
         return Reading(cleaned, decisions)
+
+    async def _beside(self, message: BaseMessage, decision: Decision, seam: Seam) -> tuple[BaseMessage, Decision]:
+        """The message with what its author put beside the content, decided like it, and the stricter decision."""
+        if decision.blocked:
+            return with_beside_said(message, {}), decision
+        found = beside_said(message)
+        said = replace(decision.event, content=Content(plain(found)), key=f"{decision.event.key}|beside")
+        other = await self.enforcer.deciding(said, seam)
+        if other.blocked:
+            message = with_beside_said(message, {})
+        elif other.edited:
+            message = with_beside_said(message, in_form_of(found, self.enforcer.passed(other).value))
+        return message, max(decision, other, key=lambda each: each.action)
 
     async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import is_name, metadata, unscored
+from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -19,6 +20,7 @@ from guardrails_mw.verdict import Decision, Outcome, Usage
 __all__ = [
     "beside_event",
     "beside_result",
+    "beside_said",
     "call_event",
     "calls_only",
     "last_answer",
@@ -35,6 +37,7 @@ __all__ = [
     "tokens",
     "tool_call",
     "with_answer",
+    "with_beside_said",
     "with_content",
 ]
 
@@ -83,6 +86,22 @@ def beside_event(message: ToolMessage, beside: Mapping[str, object], call_id: st
     """The event of what stands beside a result. It is no second result: it names no call, so nothing counts it."""
     content = Content({key: plain(value) for key, value in beside.items()})
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", call_id, "beside", name_of(message))
+
+
+def beside_said(message: BaseMessage) -> dict[str, object]:
+    """What somebody put beside the content of a message that he wrote."""
+    name = message.name if message.name and not is_name(message.name) else None
+    found = {"name": name, "additional_kwargs": message.additional_kwargs, "response_metadata": metadata(message)}
+    return {key: value for key, value in found.items() if value}
+
+
+def with_beside_said(message: BaseMessage, new: Mapping[str, object]) -> BaseMessage:
+    """A copy of a message with this in place of what was beside its content."""
+    old = beside_said(message)
+    update = {"name": new.get("name")} if "name" in old else {}
+    told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
+    kwargs = new.get("additional_kwargs", {})
+    return told.model_copy(update={**update, "additional_kwargs": kwargs, "id": name_of(told)})
 
 
 def _call_id(message: ToolMessage | FunctionMessage) -> str:
