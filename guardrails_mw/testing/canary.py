@@ -135,6 +135,10 @@ class Canaries:
         """A sentence with a value of every kind."""
         return "Note " + ", ".join(f"{kind.name} {self.value(field, kind)}" for kind in self.kinds) + "."
 
+    def word(self, field: str) -> str:
+        """A single value, of the last kind."""
+        return self.value(field, self.kinds[-1])
+
     def find(self, data: bytes) -> list[Found]:
         """Every canary in some bytes, whole or in part, in any form."""
         folded = data.lower()

@@ -49,7 +49,7 @@ class Planting:
     """
 
     def __init__(self, canaries: Canaries) -> None:
-        self.text = canaries.text
+        self.text, self.word = canaries.text, canaries.word
         self.story: Story = "calls"
         self.heard: list[object] = []
         self.got: list[object] = []
@@ -85,13 +85,14 @@ class Planting:
             for way in ways
         ]
         wrong = {"args": f'{{"q": {self.text("call.invalid.args")}', "id": "wrong", "error": None}
+        named = {"name": self.word("call.word"), "args": {}, "id": self.word("call.word")}
         unknown = {"name": self.text("call.name"), "args": {self.text("call.args.key"): 1}, "id": self.text("call.id")}
         return AIMessage(
             [
                 {"type": "text", "text": self.text("output.beside_calls")},
                 *({"type": "tool_use", "id": c["id"], "name": c["name"], "input": c["args"]} for c in calls),
             ],
-            tool_calls=[*calls, unknown],
+            tool_calls=[*calls, unknown, named],
             invalid_tool_calls=[{**wrong, "name": tools[0] if tools else "none"}],
         )
 

@@ -48,8 +48,11 @@ HELD: Mapping[SeamName, Mapping[str, frozenset[Stage]]] = {
 }
 """What stays where in a run, by the outermost seam: on each surface, the stages whose edits and blocks hold there."""
 
-NAMES = frozenset({"call.name", "call.id"})
-"""Fields that are nobody's words: names and ids that calls are matched by stay in the conversation as proposed."""
+NAMES = frozenset({"call.name", "call.id", "call.word", "input.id"})
+"""Names and ids that messages and calls are matched by: they stay in the conversation, and are kept from records.
+
+`guard.graph` gives a message another id if its own is no name.
+"""
 
 _KEYS = {"LANGFUSE_PUBLIC_KEY": "pk-lf-canary", "LANGFUSE_SECRET_KEY": "sk-lf-canary"}
 
@@ -176,7 +179,9 @@ class Watch:
         held, stage = HELD[self.seam].get(place, frozenset()), stage_of(field)
         if not field:  # part of a value: of a field that cannot be told, so it counts where all of them are held
             return held == _ALL and all(kind in self.hidden[each] for each in _ALL)
-        return stage in held and field not in NAMES and kind in self.hidden.get(stage, frozenset())
+        if field in NAMES and not (self.seam == "graph" and stage is Stage.INPUT):
+            return False
+        return stage in held and kind in self.hidden[stage]
 
     def assert_clean(self) -> None:
         """Fail with every leak, by surface, field, kind and form; also where the policy hides nothing at all."""
