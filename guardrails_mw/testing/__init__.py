@@ -12,9 +12,11 @@ from guardrails_mw.testing.backends import BadServer, bad_server, broken_store
 from guardrails_mw.testing.canary import Kind
 from guardrails_mw.testing.faults import Failure, Fault, assert_fails_safe, expected_failure, failing
 from guardrails_mw.testing.model import ScriptedChatModel, calls
+from guardrails_mw.testing.running import CANARY_MODES
 from guardrails_mw.testing.watch import Leak, Watch, canary_watch
 
 __all__ = [
+    "CANARY_MODES",
     "BadServer",
     "Failure",
     "Fault",

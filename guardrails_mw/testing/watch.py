@@ -103,7 +103,8 @@ class Watch:
         self.tools: list[BaseTool] = [self.planting.tool(name) for name in tools]
         self.saver = InMemorySaver()
         self._kept: list[tuple[str, object]] = [("checkpoints", self.saver)]
-        self._found: list[tuple[str, bytes]] = []
+        self.found: list[tuple[str, bytes]] = []
+        """Everything that was kept: the surface and its bytes. Complete once the watch is over."""
         self._runs = 0
         self.redacted, self.hidden = _redacted(guard, canaries), _hidden(guard, canaries)
         """Kinds that the policy keeps from records, and from going on, by stage."""
@@ -151,10 +152,10 @@ class Watch:
             options: dict[str, object] = {} if context is None else {"context": context}
             try:
                 returned = ran(target, mode, value, config, options)
-                self._found += [("returned", bytes_of(returned)), ("returned tokens", joined(returned))]
+                self.found += [("returned", bytes_of(returned)), ("returned tokens", joined(returned))]
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a surface
-                self._found.append(("raised", bytes_of(error)))
-            self._found += tracer.told()
+                self.found.append(("raised", bytes_of(error)))
+            self.found += tracer.told()
 
     def _config(self, tracer: Tracer) -> dict[str, object]:
         config = self.planting.config()
@@ -165,7 +166,7 @@ class Watch:
     def leaks(self) -> list[Leak]:
         """Where canaries are that should not be there. Complete once the watch is over."""
         found: set[Leak] = set()
-        for surface, data in self._found:
+        for surface, data in self.found:
             for each in self.canaries.find(data):
                 if self.promised(surface, each.field, each.kind):
                     found.add(Leak(surface, each.field, each.kind, each.form))
@@ -195,19 +196,19 @@ class Watch:
         """Take what is left to take, when everything is closed."""
         for path in sorted(self.folder.rglob("*")):
             if path.is_file():
-                self._found.append((f"file {path.name}", file_bytes(path)))
-        self._found += [("request", data) for data in self.collector.received]
-        self._found += leaving.kept()
+                self.found.append((f"file {path.name}", file_bytes(path)))
+        self.found += [("request", data) for data in self.collector.received]
+        self.found += leaving.kept()
 
     def settle(self) -> None:
         """Take what is in memory, while it is open."""
-        self._found += [("model heard", bytes_of(self.planting.heard)), ("tools got", bytes_of(self.planting.got))]
+        self.found += [("model heard", bytes_of(self.planting.heard)), ("tools got", bytes_of(self.planting.got))]
         for surface, what in self._kept:
             if isinstance(what, BaseCheckpointSaver):
                 data = checkpoint_bytes(what)
             else:
                 data = file_bytes(what) if isinstance(what, Path) else bytes_of(what)
-            self._found.append((surface, data))
+            self.found.append((surface, data))
 
 
 @contextmanager
