@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from langchain.agents import create_agent
@@ -10,7 +11,11 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.graph import END, START, MessagesState, StateGraph
 
+from guardrails_mw.event import Event
 from guardrails_mw.testing import Watch
+from guardrails_mw.verdict import Edit, Verdict
+
+_CASE = re.compile(r"CASE-[A-Z0-9]+")
 
 
 class Noted(AgentState, total=False):
@@ -73,3 +78,9 @@ HOSTS: Mapping[str, Callable[[Watch], object]] = {
     "graph": graph, "middleware": middleware, "nodes": nodes, "model": model, "runnable": runnable,
     "callbacks": callbacks,
 }  # fmt: skip
+
+
+def cases(event: Event) -> Verdict:
+    """A gate that hides numbers of cases."""
+    found = [(index, match) for index, part in event.texts() for match in _CASE.finditer(part.text)]
+    return Verdict.allow("case", edits=[Edit(match.start(), match.end(), "[CASE]", index) for index, match in found])

@@ -70,8 +70,12 @@ class Found:
 
 
 @cache
-def forms(text: str) -> tuple[tuple[str, bool, bytes], ...]:
+def forms(text: str, whole: bool = True) -> tuple[tuple[str, bool, bytes], ...]:
     r"""Every form that an ASCII text is looked for in: its name, whether upper case counts, and its bytes.
+
+    Args:
+        text: what is looked for.
+        whole: whether it must be there to its last bit; a little less will do for the beginning of a value.
 
     >>> [(name, needle) for name, _, needle in forms("Ab") if name in ("hex", "json")]
     [('hex', b'4162'), ('json', b'\\u0041\\u0062')]
@@ -84,7 +88,7 @@ def forms(text: str) -> tuple[tuple[str, bool, bytes], ...]:
         ("json", False, "".join(f"\\u{ord(char):04x}" for char in text).encode()),
         ("url", False, "".join(f"%{byte:02x}" for byte in raw).encode()),
         ("utf-16", False, text.lower().encode("utf-16-le")[:-1]),  # without its end it is found in either byte order
-        *(("base64", True, needle) for needle in _base64(raw)),
+        *(("base64", True, needle) for needle in _base64(raw, whole)),
     ]
     if quote(text, safe="") != text:
         found.append(("url", False, quote(text, safe="").lower().encode()))
@@ -94,13 +98,18 @@ def forms(text: str) -> tuple[tuple[str, bool, bytes], ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _base64(raw: bytes) -> Iterator[bytes]:
-    """What is left of some bytes in base64, in whichever of three places they stand, in both alphabets."""
+def _base64(raw: bytes, whole: bool) -> Iterator[bytes]:
+    """Some bytes in base64, in whichever of three places they stand, in both alphabets.
+
+    The last character may hold bits of what follows: a `whole` value is given with all that it can be, else without it.
+    """
     for offset in range(3):
-        whole = base64.b64encode(bytes(offset) + raw)
-        needle = whole[(offset * 8 + 5) // 6 : (offset + len(raw)) * 8 // 6]
-        yield needle
-        yield needle.translate(bytes.maketrans(b"+/", b"-_"))
+        start, end = (offset * 8 + 5) // 6, (offset + len(raw)) * 8 // 6
+        more = bool((offset + len(raw)) * 8 % 6) and whole
+        for following in {b"", *(bytes([byte]) for byte in range(0, 256, 4))} if more else (b"",):
+            needle = base64.b64encode(bytes(offset) + raw + following)[start : end + more]
+            yield needle
+            yield needle.translate(bytes.maketrans(b"+/", b"-_"))
 
 
 class Canaries:
@@ -144,7 +153,7 @@ class Canaries:
         folded = data.lower()
         result: set[Found] = set()
         for kind in self.kinds:
-            parts = _forms_in(data, folded, kind.stem)
+            parts = _forms_in(data, folded, kind.stem, whole=False)
             if parts:
                 whole = [(field, _forms_in(data, folded, self.value(field, kind))) for field in self.fields]
                 named = [Found(kind.name, field, form) for field, known in whole for form in known]
@@ -152,6 +161,6 @@ class Canaries:
         return sorted(result)
 
 
-def _forms_in(data: bytes, folded: bytes, text: str) -> list[str]:
-    found = [name for name, exact, needle in forms(text) if needle in (data if exact else folded)]
+def _forms_in(data: bytes, folded: bytes, text: str, *, whole: bool = True) -> list[str]:
+    found = [name for name, exact, needle in forms(text, whole) if needle in (data if exact else folded)]
     return list(dict.fromkeys(found))

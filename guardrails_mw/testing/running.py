@@ -36,7 +36,12 @@ class _Runnable(Protocol):
 
 
 class Tracer(BaseCallbackHandler):
-    """Somebody else's tracer: hears everything there is to hear, and keeps it as it was when it was told."""
+    """Somebody else's tracer: hears everything there is to hear, and keeps it as it was when it was told.
+
+    It is inline, so that it is told before anything that the guard does.
+    """
+
+    run_inline = True
 
     def __init__(self) -> None:
         self._heard: list[tuple[str, bytes]] = []

@@ -43,7 +43,7 @@ HELD: Mapping[SeamName, Mapping[str, frozenset[Stage]]] = {
         "tracer": _ALL,
         "model": frozenset({Stage.INPUT, Stage.TOOL_RESULT}),
     },
-    "runnable": {"returned": frozenset({Stage.OUTPUT, Stage.INPUT}), "model": frozenset({Stage.INPUT})},
+    "runnable": {"returned": frozenset({Stage.OUTPUT}), "model": frozenset({Stage.INPUT})},
     "callbacks": {},
 }
 """What stays where in a run, by the outermost seam: on each surface, the stages whose edits and blocks hold there."""

@@ -45,6 +45,7 @@ CELLS = [
     pytest.param(seam, mode, marks=() if (seam, mode) in QUICK else pytest.mark.full)
     for seam in HOSTS
     for mode in CANARY_MODES
+    if (seam, mode) != ("runnable", "events v3")  # LangChain has none of chains
 ]
 
 
@@ -86,7 +87,7 @@ def test_the_watch_sees(seam: str) -> None:
     fields = {leak.field for leak in leaks}
     silent = {"probe", "call.name", "call.id", "call.word"}
     assert {field for field in watch.canaries.fields if field.partition(".")[0] != "config"} - silent <= fields
-    with pytest.raises(AssertionError, match="email of input.text in checkpoints"):
+    with pytest.raises(AssertionError, match="email of input\\.text in checkpoints"):
         watch.assert_clean()
     with pytest.raises(AssertionError) as told:
         watch.assert_clean()
