@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, engine, startup, streaming, texts
+from benchmarks import agent, deadlines, engine, startup, streaming, texts
 from benchmarks.measure import Table, machine
 
 TABLES: dict[str, Callable[[int], Table]] = {
@@ -18,8 +18,9 @@ TABLES: dict[str, Callable[[int], Table]] = {
     "agent": agent.table,
     "streaming": streaming.table,
     "startup": startup.table,
+    "deadlines": deadlines.table,
 }
-ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "streaming": 7, "startup": 7}
+ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "streaming": 7, "startup": 7, "deadlines": 20}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Writes the tables of ``policy.md`` and ``seams.md``, and the schema for editors, from the objects that decide.
+"""Writes the tables of the pages in `PAGES`, and the schema for editors, from the objects that decide.
 
 python docs/generate.py            write the pages anew
 python docs/generate.py --check    exit with 1 if that would change it
@@ -6,6 +6,9 @@ python docs/generate.py --check    exit with 1 if that would change it
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
 import json
 import sys
 import types
@@ -176,7 +179,59 @@ def powers() -> str:
     return "\n".join([*lines, "", *(f"- **{seam.name}**: {seam.note}." for seam in SEAMS)]) + "\n"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"policy.md": keys, "seams.md": powers}
+def matrix() -> str:
+    """What every fault of every gate means, and how many cells prove it."""
+    sys.path.insert(0, str(FOLDER.parent / "tests"))
+    import matrix as cells
+
+    engine, seams = list(cells.engine_cells()), list(cells.seam_cells())
+    whole = sum(1 for _ in cells.every_cell())
+    stages = " | ".join(f"`{stage}`" for stage in Stage)
+    lines = [
+        f"{len(engine):,} cells of the engine, {len(seams):,} of the seams, which stand for {whole:,}.", "",
+        "| fault | what the gate does | reason |", "|---|---|---|",
+        *(f"| `{fault}` | {markdown(about)} | `error.{fault.code}` |" for fault, about in members(cells.Fault)), "",
+        f"| gate | run as | {stages} | cells |", "|---|---|" + "---|" * len(Stage) + "---:|",
+    ]
+    for subject in cells.subjects():
+        mine = [cell for cell in engine if cell.subject == subject]
+        asked = " | ".join("yes" if stage in subject.stages else "" for stage in Stage)
+        lines.append(f"| `{subject.name}` | {said(cells.kind(subject))} | {asked} | {len(mine)} |")
+    lines += ["", f"| seam | {stages} | cells |", "|---|" + "---:|" * (len(Stage) + 1)]
+    for seam in SEAMS:
+        mine = [cell for cell in seams if cell.seam == seam.name]
+        by_stage = " | ".join(str(sum(cell.stage is stage for cell in mine) or "") for stage in Stage)
+        lines.append(f"| {seam.name} | {by_stage} | {len(mine)} |")
+    return "\n".join(lines) + "\n"
+
+
+def members(kind: type[Enum]) -> Iterator[tuple[Enum, str]]:
+    """The members of an enumeration, each with the docstring below it in the source."""
+    body = ast.parse(inspect.getsource(kind)).body[0].body  # type: ignore[attr-defined]
+    for line, below in itertools.pairwise(body):
+        if isinstance(line, ast.Assign) and isinstance(below, ast.Expr):
+            yield kind[line.targets[0].id], below.value.value  # type: ignore[attr-defined]
+
+
+def said(kind: tuple[object, ...]) -> str:
+    """How the engine asks a gate, in words."""
+    cost, *traits = kind
+    words = ("bounded", "classifies", "holds", "awaited")
+    return ", ".join([str(cost), *(word for word, has in zip(words, traits, strict=True) if has)])
+
+
+def mutations() -> str:
+    """The laws that are broken on purpose, and who notices."""
+    sys.path.insert(0, str(FOLDER.parent / "tests"))
+    from mutations import MUTATIONS
+
+    rows = (f"| {each.name} | {', '.join(f'`{test}`' for test in each.tests)} |" for each in MUTATIONS)
+    return "\n".join(["| broken | noticed by |", "|---|---|", *rows]) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "policy.md": keys, "seams.md": powers, "faults.md": matrix, "testing.md": mutations,
+}  # fmt: skip
 NAMES = (*PAGES, "policy.schema.json")
 
 

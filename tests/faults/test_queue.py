@@ -154,9 +154,9 @@ def test_shadow_mode_delays_nobody(tmp_path: Path) -> None:
 
 def test_a_store_that_fails_lets_nobody_through(tmp_path: Path) -> None:
     """Being seen is a courtesy: a register that cannot be written changes nothing about the wait."""
-    with _guard(tmp_path, within="100ms") as guard:
-        with failing(guard, "mine", Fault.RAISES), broken_store(guard.store, ["swap"]):
-            assert guard.decide(HELLO).verdict.reason == "error.gate_error"
+    guard = _guard(tmp_path, within="100ms")
+    with guard, failing(guard, "mine", Fault.RAISES), broken_store(guard.store, ["swap"]):
+        assert guard.decide(HELLO).verdict.reason == "error.gate_error"
 
 
 def test_whoever_died_waiting_is_forgotten(tmp_path: Path) -> None:

@@ -1,0 +1,202 @@
+"""Every law broken on purpose: ``python tests/mutations.py [NAME ...]``.
+
+Each mutation replaces one text in one file of a copy of the project and runs the tests that hold the law. They must
+fail. A mutation whose text is gone, or whose tests pass, is an error: either the law moved or nothing holds it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+COPIED = ("guardrails_mw", "tests", "docs", "benchmarks", "configs", "examples", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What is broken, where and how, and the tests that must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "a gate that raises is passed over",
+        "guardrails_mw/asking.py",
+        'return Check(step.gate.name, Verdict(step.on_error, f"error.{code}"), seconds, code)',
+        'return Check(step.gate.name, Verdict(Action.ALLOW, f"error.{code}"), seconds, code)',
+        ("tests/faults/test_matrix.py::test_core", "tests/laws/test_law1_gates.py"),
+    ),
+    Mutation(
+        "what no `except Exception` catches escapes from a gate",
+        "guardrails_mw/asking.py",
+        "        if isinstance(error, PASS_THROUGH):",
+        "        if not isinstance(error, Exception):",
+        ("tests/laws/test_law1_gates.py::test_raising_is_a_block",),
+    ),
+    Mutation(
+        "what is no verdict counts as one that allows",
+        "guardrails_mw/asking.py",
+        'return self._broken(step, "not_a_verdict", seconds)',
+        "return Check(step.gate.name, Verdict(), seconds)",
+        ("tests/laws/test_law1_gates.py::test_nonsense_is_a_block",),
+    ),
+    Mutation(
+        "a late answer counts",
+        "guardrails_mw/asking.py",
+        "if seconds > step.deadline:",
+        "if seconds > step.deadline + 3600:",
+        ("tests/laws/test_law1_gates.py::test_overrun_is_a_block",),
+    ),
+    Mutation(
+        "an isolated gate is not killed",
+        "guardrails_mw/workers.py",
+        "            if not pipe.poll(_left(until)):\n                self._kill()",
+        "            if not pipe.poll(3600):\n                self._kill()",
+        ("tests/faults/test_deadlines.py::test_a_deadline_ends_it",),
+    ),
+    Mutation(
+        "queue lets a request through that has waited in vain",
+        "guardrails_mw/guard.py",
+        '"queue": Action.BLOCK',
+        '"queue": Action.FLAG',
+        ("tests/faults/test_queue.py::test_waiting_ends_with_an_error",),
+    ),
+    Mutation(
+        "a request that has waited is not asked about again",
+        "guardrails_mw/asking.py",
+        "            check = await self._once(step, event)\n            if not check.error:\n                break",
+        "            if not check.error:\n                break",
+        ("tests/faults/test_queue.py::test_a_request_goes_on_when_its_gate_is_back",),
+    ),
+    Mutation(
+        "callbacks wait in a loop's way",
+        "guardrails_mw/asking.py",
+        "            return not self._closed.wait(self._seconds)\n        return False",
+        "            return not self._closed.wait(self._seconds)\n        return not self._closed.wait(self._seconds)",
+        ("tests/faults/test_queue.py::test_callbacks_do_not_stall_a_loop",),
+    ),
+    Mutation(
+        "who waits stays in the register",
+        "guardrails_mw/backlog.py",
+        "                self._store.swap(key, body, None)",
+        "                self._store.get(key)",
+        ("tests/faults/test_queue.py::test_waiting_ends_with_an_error",),
+    ),
+    Mutation(
+        "a raised block ends no run",
+        "guardrails_mw/latch.py",
+        "            self._ended.setdefault(run, block)",
+        "            self._ended.setdefault(run + block[0], block)",
+        ("tests/faults/test_latch.py::test_wrappers_of_a_guarded_model",),
+    ),
+    Mutation(
+        "nobody asks whether a run has ended",
+        "guardrails_mw/adapters/host.py",
+        "        self.going_on(run)\n",
+        "",
+        ("tests/faults/test_latch.py::test_middlewares_that_try_again",),
+    ),
+    Mutation(
+        "a wrapped chain forgets the block that was swallowed in it",
+        "guardrails_mw/adapters/runnable.py",
+        "        self._runs.going_on(run)\n        return await",
+        "        return await",
+        ("tests/faults/test_latch.py::test_a_wrapped_chain_stays_blocked",),
+    ),
+    Mutation(
+        "a wrapped graph forgets the block that was swallowed in it",
+        "guardrails_mw/adapters/compiled.py",
+        '        self.doorman.runs.over(kwargs["control"])\n\n    async def astream',
+        "\n    async def astream",
+        ("tests/faults/test_latch.py::test_tool_nodes_that_are_tried_again",),
+    ),
+    Mutation(
+        "a callback's block is not raised again at the end of the run",
+        "guardrails_mw/adapters/callback.py",
+        "            if tripped is not None:\n                raise tripped\n\n    def on_chain_error",
+        "\n    def on_chain_error",
+        ("tests/adapters/test_swallowers.py::test_lcel_with_callbacks",),
+    ),
+    Mutation(
+        "what cannot be recorded happens all the same",
+        "guardrails_mw/engine.py",
+        "Verdict(self._settings.on_record_failure, code)",
+        "Verdict(Action.FLAG, code)",
+        ("tests/laws/test_law4_recorded.py",),
+    ),
+    Mutation(
+        "an endpoint's error status counts as an answer",
+        "guardrails_mw/gates/llama_guard/endpoint.py",
+        'raise GateError("llama_guard.http")',
+        "pass",
+        ("tests/gates/llama_guard/test_endpoint.py::test_another_status_than_200_is_an_error",),
+    ),
+)
+
+
+def broken(mutation: Mutation, copy: Path) -> str:
+    """Apply a mutation to the copy and run its tests; what is wrong, if they pass."""
+    file = copy / mutation.file
+    source = file.read_text(encoding="utf-8")
+    if source.count(mutation.old) != 1:
+        return f"the text is there {source.count(mutation.old)} times in {mutation.file}"
+    file.write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-p",
+            "no:randomly",
+            "-p",
+            "no:cacheprovider",
+            *mutation.tests,
+        ]
+        env = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(command, cwd=copy, env=env, capture_output=True, text=True, timeout=600, check=False)
+    finally:
+        file.write_text(source, encoding="utf-8")
+    if done.returncode == 1:
+        return ""
+    last = (done.stdout.strip() or done.stderr.strip()).splitlines()[-1:]
+    return f"its tests {'pass' if done.returncode == 0 else 'do not run'}: {''.join(last)}"
+
+
+def main(names: list[str]) -> int:
+    """Break what is named, or everything; the number of mutations that nobody noticed."""
+    chosen = [each for each in MUTATIONS if not names or any(name in each.name for name in names)]
+    survived = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / name)
+        for mutation in chosen:
+            began = time.perf_counter()
+            problem = broken(mutation, copy)
+            survived += bool(problem)
+            word, took = "SURVIVED" if problem else "noticed ", time.perf_counter() - began
+            print(f"{word} {mutation.name} ({took:.0f} s) {problem}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} mutations noticed")
+    return survived
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(sys.argv[1:]), 1))
