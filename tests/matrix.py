@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,7 +42,11 @@ KEYS = {
 }
 """Keys without which an installed gate cannot be made. A new one that needs some is a `PolicyError` before."""
 VARIANTS = {
-    "python": {"linear": "cost: linear", "isolated": "cost: isolated", "async": "call: 'chat:later', cost: linear"}
+    "python": {
+        "linear": "cost: linear",
+        "isolated": "call: 'light:agrees', cost: isolated",
+        "async": "call: 'chat:later', cost: linear",
+    }
 }
 """Further ways in which a type can be set up."""
 BUILT_IN = {
@@ -114,7 +119,8 @@ def kind(subject: Subject) -> tuple[object, ...]:
     """What the engine looks at when it asks a gate."""
     gate = gate_of(subject)
     holds, awaits = isinstance(gate, HoldingGate), bool(getattr(gate, "awaits", False))
-    return (gate.cost.value, gate.bounded, gate.classifies, holds, awaits)
+    where = "inline" if gate.cost is Cost.LINEAR else "worker"  # that of an isolated gate speaks to its process
+    return (where, gate.bounded, gate.classifies, holds, awaits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,8 @@ class Bench:
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
         self._guard: Guard | None = None
+        self._fault: Fault | None = None
+        self._faults = ExitStack()
         self._hosts: dict[str, Host] = {}
         self._numbers = itertools.count()
 
@@ -202,8 +210,7 @@ class Bench:
         host = self._hosts.get(cell.seam) or self._hosts.setdefault(cell.seam, Host(cell.seam, guard))
         seen = Recording(guard)
         try:
-            with failing(guard, cell.subject.name, cell.fault, stages=[cell.stage]):
-                outcome = host.run(cell.mode, cell.stage, name)
+            outcome = host.run(cell.mode, cell.stage, name)
         finally:
             guard.engine.observers.pop()
         found = [check for decision in seen.decisions if decision.stage is cell.stage for check in decision.checks]
@@ -225,10 +232,17 @@ class Bench:
         if key != self._key or self._guard is None:
             self.close()
             self._guard, self._key = cell.subject.guard(cell.stage, cell.on_error, cell.timed), key
+        if cell.fault is not self._fault:
+            self._faults.close()
+            self._fault = cell.fault
+            self._faults.enter_context(failing(self._guard, cell.subject.name, cell.fault, stages=[cell.stage]))
+        self._guard.engine.start()  # a process that was killed has to load again
         return self._guard
 
     def close(self) -> None:
         """Close the guard that is open."""
+        self._faults.close()
+        self._fault = None
         if self._guard is not None:
             self._guard.close()
         self._guard, self._hosts = None, {}

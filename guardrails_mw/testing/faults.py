@@ -7,92 +7,25 @@ every gate of a policy and compares what happens with what the policy says.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
-import os
-import re
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import NoReturn
 
 from guardrails_mw.asking import Step
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
-from guardrails_mw.gate import Cost, Gate
+from guardrails_mw.gate import Gate
 from guardrails_mw.guard import Guard
 from guardrails_mw.policy import Policy
 from guardrails_mw.stores import open_store
-from guardrails_mw.verdict import Action, Decision, Verdict
+from guardrails_mw.testing.fault import Fault, FaultRecipe, commit, committing
+from guardrails_mw.verdict import Action, Decision
 
-__all__ = ["Failure", "Fault", "assert_fails_safe", "expected_failure", "failing", "probe"]
+__all__ = ["Failure", "assert_fails_safe", "expected_failure", "failing", "probe"]
 
 _ACTIONS = {"block": Action.BLOCK, "flag": Action.FLAG, "queue": Action.BLOCK, "unsafe_allow": Action.ALLOW}
 _ORIGINS = {Stage.INPUT: Origin.USER, Stage.TOOL_RESULT: Origin.TOOL}
-
-
-class Fault(StrEnum):
-    """Something that a gate can do instead of answering.
-
-    >>> Fault.OVERRUNS.code, Fault.DIES.happens_to(Cost.LINEAR)
-    ('deadline', False)
-    """
-
-    RAISES = "raises"
-    """Raises an `Exception`."""
-    NOT_IMPLEMENTED = "not_implemented"
-    """Raises `NotImplementedError`, which LangChain's callbacks pass over."""
-    BASE_EXCEPTION = "base_exception"
-    """Raises something that no ``except Exception`` catches."""
-    MEMORY = "memory"
-    """Raises `MemoryError`."""
-    RECURSION = "recursion"
-    """Recurses without end."""
-    OVERRUNS = "overruns"
-    """Sleeps past its deadline, then allows."""
-    HOLDS_LOCK = "holds_lock"
-    """Runs past its deadline in C code that lets no other thread run; in a process of its own, without end."""
-    NONE = "none"
-    """Returns None."""
-    GARBAGE = "garbage"
-    """Returns something that looks like a verdict and is none."""
-    DIES = "dies"
-    """Ends its process; only for gates that have one of their own."""
-
-    @property
-    def code(self) -> str:
-        """The reason code that the engine gives it."""
-        return _CODES.get(self, "gate_error")
-
-    def happens_to(self, cost: Cost) -> bool:
-        """Whether a gate that is run so can have it."""
-        return self is not Fault.DIES or cost is Cost.ISOLATED
-
-
-_CODES = {
-    Fault.OVERRUNS: "deadline",
-    Fault.HOLDS_LOCK: "deadline",
-    Fault.NONE: "not_a_verdict",
-    Fault.GARBAGE: "not_a_verdict",
-    Fault.DIES: "worker_died",
-}
-
-
-class _Stray(BaseException):
-    """What no `except Exception` catches."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Recipe:
-    """The fault in a process of its own; can be pickled."""
-
-    fault: Fault
-    seconds: float
-
-    def load(self) -> Callable[[object], object]:
-        return lambda _event: _commit(self.fault, self.seconds, alone=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +68,7 @@ def failing(guard: Guard, gate: str, fault: Fault, *, stages: Collection[Stage] 
         raise ValueError(f"{fault} cannot happen to a {step.gate.cost} gate")
     if step.process is not None:
         recipe = getattr(step.gate, "recipe")().load  # noqa: B009 - every isolated gate has one
-        step.process.become(_Recipe(fault, step.deadline).load)
+        step.process.become(FaultRecipe(fault, step.deadline).load)
         try:
             yield
         finally:
@@ -147,8 +80,8 @@ def failing(guard: Guard, gate: str, fault: Fault, *, stages: Collection[Stage] 
         if event.stage not in stages:
             return healthy(event)
         if _awaits(step.gate):
-            return _committing(fault, step.deadline)
-        return _commit(fault, step.deadline)
+            return committing(fault, step.deadline)
+        return commit(fault, step.deadline)
 
     vars(step.gate)["check"] = check
     try:
@@ -220,51 +153,3 @@ def _meant(guard: Guard, step: Step, fault: Fault, event: Event) -> Decision:
 
 def _awaits(gate: Gate) -> bool:
     return bool(getattr(gate, "awaits", False)) or inspect.iscoroutinefunction(type(gate).check)
-
-
-async def _committing(fault: Fault, seconds: float) -> object:
-    """The fault of a gate that is awaited."""
-    if fault is Fault.OVERRUNS:
-        await asyncio.sleep(1.2 * seconds + 0.02)
-        return Verdict.allow()
-    return _commit(fault, seconds)
-
-
-def _commit(fault: Fault, seconds: float, *, alone: bool = False) -> object:
-    """Do it. `seconds` is the deadline to pass; `alone` in its own process, where it may take for ever."""
-    match fault:
-        case Fault.OVERRUNS:
-            time.sleep(3600.0 if alone else 1.2 * seconds + 0.02)
-        case Fault.HOLDS_LOCK:
-            _hold_lock(3600.0 if alone else 1.2 * seconds + 0.02)
-        case Fault.GARBAGE:
-            return {"action": "allow", "reason": "", "edits": ()}
-        case Fault.DIES:
-            os._exit(3)
-        case Fault.NONE:
-            return None
-        case _:
-            _raise(fault)
-    return Verdict.allow()  # too late
-
-
-def _hold_lock(seconds: float) -> None:
-    """Backtrack in C, ever longer, until the time is over."""
-    began, length = time.perf_counter(), 16
-    while time.perf_counter() - began < seconds:
-        re.match(r"(a+)+$", "a" * length + "b")
-        length += 1
-
-
-def _raise(fault: Fault) -> NoReturn:
-    match fault:
-        case Fault.NOT_IMPLEMENTED:
-            raise NotImplementedError("raw text of a gate")
-        case Fault.BASE_EXCEPTION:
-            raise _Stray("raw text of a gate")
-        case Fault.MEMORY:
-            raise MemoryError("raw text of a gate")
-        case Fault.RECURSION:
-            _raise(fault)
-        case _:
-            raise RuntimeError("raw text of a gate")

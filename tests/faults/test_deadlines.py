@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
+from pathlib import Path
 
 import pytest
+from chat import make_guard
 
 from benchmarks.deadlines import CASES, allowed, busy, overruns
-from guardrails_mw.testing import Fault
+from guardrails_mw.testing import Fault, failing
 
 
 @pytest.mark.parametrize(("cost", "fault", "world"), CASES)
@@ -15,6 +18,17 @@ def test_a_deadline_ends_it(cost: str, fault: Fault, world: str) -> None:
     """A gate that would take seconds, or for ever, is over soon after its deadline of 300 ms."""
     (taken,) = overruns(cost, fault, world, 300, rounds=1)
     assert 290 <= taken < 15_000
+
+
+def test_what_overruns_in_its_own_process_is_killed(tmp_path: Path) -> None:
+    """The process is gone when the block is there, and another one is on its way."""
+    gate = "{type: python, call: 'chat:codeword', cost: isolated}"
+    guard = make_guard(tmp_path, f"deadline_ms: 300\ngates: {{mine: {gate}}}\nstages: {{input: [mine]}}")
+    with guard, failing(guard, "mine", Fault.HOLDS_LOCK):
+        before = {child.pid for child in multiprocessing.active_children()}
+        assert guard.check("hello").verdict.reason == "error.deadline"
+        after = {child.pid for child in multiprocessing.active_children()}
+        assert len(before - after) == len(after - before) == 1
 
 
 @pytest.mark.full
