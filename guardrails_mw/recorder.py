@@ -66,7 +66,7 @@ class LedgerRecorder:
             "agent": event.where.agent,
             "actor": event.actor.id,
         }
-        key = f"{event.key}|{event.stage}|opened" if event.key else ""
+        key = f"{self._key(event)}|{event.stage}|opened" if event.key else ""
         self._ledger.record(event.where.run or "direct", key, "stream", body)
 
     def restored(self, event: Event, found: Restored) -> None:

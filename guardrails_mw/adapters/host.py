@@ -94,8 +94,12 @@ class Here:
     """Whether the host takes up again what it left off, so that questions may be on record already."""
 
     def key(self, *parts: str) -> str:
-        """A key for something that happens here, stable when the node runs again."""
-        return "|".join((self.where.thread or self.where.run, *parts))
+        """A key for something that happens here, stable when the node runs again.
+
+        Ids of messages and calls are no more than a digest in it: stores keep keys, and others choose ids.
+        """
+        sort, *names = parts
+        return "|".join((self.where.thread or self.where.run, sort, digest(names)))
 
     def event(
         self, stage: Stage, origin: Origin, content: Content, *key: str, call: ToolCall | ModelCall | None = None

@@ -152,9 +152,10 @@ class LoopsGate(Gate):
         if tool is None:
             raise GateError("no_call")
         key, call = event.key or uuid4().hex, call_key(tool.name, tool.args, self._secret)
+        own = call_key(tool.id, {}, self._secret) if tool.id else ""  # whoever chose the id may have put anything there
         if event.stage is Stage.TOOL_RESULT:
             result = result_key(event.content.value, self._secret)
-            self._update(event.where.run, lambda seen: _with_result(seen, _Seen(key, call, result, _RAN, tool.id)))
+            self._update(event.where.run, lambda seen: _with_result(seen, _Seen(key, call, result, _RAN, own)))
             return Verdict.allow()
         if tool.name in self._polls:
             return Verdict.allow()
@@ -167,7 +168,7 @@ class LoopsGate(Gate):
             if found is None or before < len(seen):
                 return seen
             result = next(item.result for item in reversed(seen) if item.call == call)
-            return [*seen, _Seen(key, call, result, _ASKED if found.rung == "ask" else _REFUSED, tool.id)]
+            return [*seen, _Seen(key, call, result, _ASKED if found.rung == "ask" else _REFUSED, own)]
 
         self._update(event.where.run, attempt)
         return _verdict(found, tool.name) if found else Verdict.allow()

@@ -32,16 +32,17 @@ _ALL = frozenset({Stage.INPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT, Stage.OUTPUT}
 _INSIDE = _ALL - {Stage.INPUT}
 _LEFT = ("returned", "raised", "checkpoints", "tracer")
 _RUN = frozenset({*_LEFT, "model", "tools"})
-_AGENT = {**dict.fromkeys(_LEFT, _INSIDE), "model": _ALL, "tools": _ALL}
+_GIVEN = frozenset({Stage.INPUT, Stage.TOOL_RESULT})  # a model that is asked again reads its own answer as it was
+_AGENT = {**dict.fromkeys(_LEFT, _INSIDE), "model": _GIVEN, "tools": _ALL}
 HELD: Mapping[SeamName, Mapping[str, frozenset[Stage]]] = {
-    "graph": dict.fromkeys(_RUN, _ALL),
+    "graph": {**dict.fromkeys(_RUN, _ALL), "model": _GIVEN},
     "middleware": _AGENT,
     "nodes": _AGENT,
     "model": {
         "returned": frozenset({Stage.OUTPUT, Stage.TOOL_CALL}),
         "raised": _ALL,
         "tracer": _ALL,
-        "model": frozenset({Stage.INPUT, Stage.TOOL_RESULT}),
+        "model": _GIVEN,
     },
     "runnable": {"returned": frozenset({Stage.OUTPUT}), "model": frozenset({Stage.INPUT})},
     "callbacks": {},
