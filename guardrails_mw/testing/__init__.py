@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from guardrails_mw.testing.assertions import Recording, assert_allows, assert_blocks, assert_edits
     from guardrails_mw.testing.backends import BadServer, bad_server, broken_store
     from guardrails_mw.testing.canary import Kind
+    from guardrails_mw.testing.doubles import FakeGate, FrozenClock, RecordingStore
     from guardrails_mw.testing.fault import Fault
     from guardrails_mw.testing.faults import Failure, assert_fails_safe, expected_failure, failing
+    from guardrails_mw.testing.gates import GateConformance
     from guardrails_mw.testing.model import ScriptedChatModel, calls
     from guardrails_mw.testing.running import CANARY_MODES
     from guardrails_mw.testing.watch import Leak, Watch, canary_watch
@@ -33,6 +35,11 @@ _HOMES = {
         "broken_store",
     ),
     "canary": ("Kind",),
+    "doubles": (
+        "FakeGate",
+        "FrozenClock",
+        "RecordingStore",
+    ),
     "fault": ("Fault",),
     "faults": (
         "Failure",
@@ -40,6 +47,7 @@ _HOMES = {
         "expected_failure",
         "failing",
     ),
+    "gates": ("GateConformance",),
     "model": (
         "ScriptedChatModel",
         "calls",
@@ -57,10 +65,14 @@ __all__ = [
     "CANARY_MODES",
     "BadServer",
     "Failure",
+    "FakeGate",
     "Fault",
+    "FrozenClock",
+    "GateConformance",
     "Kind",
     "Leak",
     "Recording",
+    "RecordingStore",
     "ScriptedChatModel",
     "Watch",
     "assert_allows",
