@@ -143,6 +143,78 @@ MUTATIONS = (
         "pass",
         ("tests/gates/llama_guard/test_endpoint.py::test_another_status_than_200_is_an_error",),
     ),
+    Mutation(
+        "the ledger keeps contents as they are",
+        "guardrails_mw/recorder.py",
+        'body["content"] = _cut(self._redactor.content(event, known).value)',
+        'body["content"] = _cut(event.content.value)',
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "the ledger's keys hold ids that others chose",
+        "guardrails_mw/recorder.py",
+        "return self._names(name)",
+        "return name",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "an exporter sends spans as they are",
+        "guardrails_mw/telemetry/boundary.py",
+        "return self._exporter.export([self._boundary.outgoing(span) for span in spans])",
+        "return self._exporter.export([span if span.name else self._boundary.outgoing(span) for span in spans])",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "the model's message keeps the arguments that an edit replaced",
+        "guardrails_mw/adapters/exchange.py",
+        "calls.append(call if not edited.edited else _with_args(call, edited))",
+        "calls.append(call)",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "an exception drags along the one that it stands for",
+        "guardrails_mw/wait.py",
+        "                value = wait.here()\n            except BaseException as error:  # noqa: BLE001 - belongs to the flow, "
+        "which sorts it out\n                failed.append(error)",
+        "                value = wait.here()\n            except BaseException as error:  # noqa: BLE001 - belongs to the flow, "
+        "which sorts it out\n                wait = flow.throw(error)\n                continue",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "what stands beside a tool's result passes",
+        "guardrails_mw/adapters/results.py",
+        "        return await self._beside(message)",
+        "        return message",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "what a provider tells of an answer passes",
+        "guardrails_mw/adapters/messages.py",
+        "    if free := metadata(message):",
+        "    if (free := metadata(message)) and False:",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "what a user puts beside a message passes",
+        "guardrails_mw/adapters/exchange.py",
+        "if event.stage is Stage.INPUT and beside_said(messages[index]):",
+        "if event.stage is Stage.MODEL and beside_said(messages[index]):",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[middleware-invoke]",),
+    ),
+    Mutation(
+        "loops remember ids that others chose",
+        "guardrails_mw/gates/limits.py",
+        'own = call_key(tool.id, {}, self._secret) if tool.id else ""',
+        "own = tool.id",
+        ("tests/canary/test_configs.py::test_shipped_policies_are_clean[default.yaml-graph-invoke]",),
+    ),
+    Mutation(
+        "the first checkpoint holds the input as it came",
+        "guardrails_mw/adapters/entrance.py",
+        "                message = with_content(message, self.enforcer.passed(decision).value)",
+        "                self.enforcer.passed(decision)",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
 )
 
 
