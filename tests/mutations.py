@@ -30,6 +30,8 @@ class Mutation:
     tests: tuple[str, ...]
 
 
+_CAUGHT = "            except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out\n"
+
 MUTATIONS = (
     Mutation(
         "a gate that raises is passed over",
@@ -174,10 +176,10 @@ MUTATIONS = (
     Mutation(
         "an exception drags along the one that it stands for",
         "guardrails_mw/wait.py",
-        "                value = wait.here()\n            except BaseException as error:  # noqa: BLE001 - belongs to the flow, "
-        "which sorts it out\n                failed.append(error)",
-        "                value = wait.here()\n            except BaseException as error:  # noqa: BLE001 - belongs to the flow, "
-        "which sorts it out\n                wait = flow.throw(error)\n                continue",
+        f"                value = wait.here()\n{_CAUGHT}                failed.append(error)",
+        f"                value = wait.here()\n{_CAUGHT}"
+        + " " * 16
+        + "wait = flow.throw(error)\n                continue",
         ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
     ),
     Mutation(
@@ -192,6 +194,20 @@ MUTATIONS = (
         "guardrails_mw/adapters/messages.py",
         "    if free := metadata(message):",
         "    if (free := metadata(message)) and False:",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "what is said about a generation passes",
+        "guardrails_mw/adapters/metadata.py",
+        "return {key: kept[key] for key in info if key in kept} if info is not None else None",
+        "return dict(info) if info is not None and kept is not None else None",
+        ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
+    ),
+    Mutation(
+        "scores of tokens spell what was edited",
+        "guardrails_mw/adapters/metadata.py",
+        "    if _SCORES in message.response_metadata:",
+        '    if _SCORES + "s" in message.response_metadata:',
         ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
     ),
     Mutation(

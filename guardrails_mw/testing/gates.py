@@ -9,11 +9,10 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from guardrails_mw.event import Content, Event, Stage, ToolCall
 from guardrails_mw.gate import ALL_STAGES, EFFECTS, Cost, Gate
-from guardrails_mw.verdict import Action, Verdict
+from guardrails_mw.verdict import Action, Edit, Finding, Verdict
 
 __all__ = ["GateConformance"]
 
@@ -70,7 +69,7 @@ class GateConformance:
                 assert verdict.reason.isascii()
                 assert " " not in verdict.reason
                 parts = event.content.parts
-                for span in (*verdict.edits, *verdict.findings):
+                for span in _said(verdict):
                     assert 0 <= span.part < len(parts)
                     assert 0 <= span.start <= span.end <= len(parts[span.part].text)
 
@@ -166,7 +165,7 @@ class GateConformance:
 def asked(gate: Gate, event: Event) -> Verdict:
     """What a gate says, also one that has to be awaited."""
     said = gate.check(event)
-    return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else cast("Verdict", said)
+    return asyncio.run(_awaited(said)) if inspect.isawaitable(said) else said
 
 
 async def _awaited(said: Awaitable[Verdict]) -> Verdict:
@@ -186,7 +185,11 @@ def _odd_texts() -> list[str]:
 
 
 def _spans(verdict: Verdict) -> set[tuple[int, int]]:
-    return {(span.start, span.end) for span in (*verdict.edits, *verdict.findings)}
+    return {(span.start, span.end) for span in _said(verdict)}
+
+
+def _said(verdict: Verdict) -> list[Edit | Finding]:
+    return [*verdict.edits, *verdict.findings]
 
 
 def _before(spans: set[tuple[int, int]], settled: int) -> set[tuple[int, int]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, TypeAlias
 
+from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool
 from langgraph.types import Command
@@ -106,7 +108,10 @@ class Planting:
             ],
             name=self.text("output.name"),
             additional_kwargs={"reasoning_content": self.text("output.additional_kwargs")},
-            response_metadata={"logprobs": {"content": [{"token": self.text("output.response_metadata")}]}},
+            response_metadata={
+                "grounding": [self.text("output.response_metadata")],
+                "logprobs": {"content": [{"token": self.text("output.logprobs")}]},
+            },
             usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
         )
 
@@ -162,6 +167,29 @@ class CanaryModel(ScriptedChatModel):
         """It knows which tools it calls; what it is told of them is something that it hears."""
         self._planting.heard.append([_described(tool) for tool in tools])
         return self
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: object,
+    ) -> ChatResult:
+        result = super()._generate(messages, stop, run_manager, **kwargs)
+        for generation in result.generations:
+            generation.generation_info = {"cited": self._planting.text("output.generation_info")}
+        return result
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: object,
+    ) -> Iterator[ChatGenerationChunk]:
+        yield from super()._stream(messages, stop, run_manager, **kwargs)
+        info = {"cited": self._planting.text("output.generation_info")}
+        yield ChatGenerationChunk(message=AIMessageChunk(content=""), generation_info=info)
 
     def _next(self, messages: list[BaseMessage]) -> AIMessage:
         planting = self._planting

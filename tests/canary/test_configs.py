@@ -8,8 +8,8 @@ import pytest
 from watched import HOSTS
 
 from guardrails_mw import Policy
-from guardrails_mw.document import Document
 from guardrails_mw.demo.server import JUDGE, ModelServer
+from guardrails_mw.document import Document
 from guardrails_mw.testing import Watch, canary_watch
 
 CONFIGS = Path(__file__).parents[2] / "configs"
