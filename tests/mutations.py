@@ -129,7 +129,7 @@ MUTATIONS = (
         "guardrails_mw/adapters/callback.py",
         "            if tripped is not None:\n                raise tripped\n\n    def on_chain_error",
         "\n    def on_chain_error",
-        ("tests/adapters/test_swallowers.py::test_lcel_with_callbacks",),
+        ("tests/faults/test_latch.py::test_a_step_that_gives_up_under_callbacks",),
     ),
     Mutation(
         "what cannot be recorded happens all the same",

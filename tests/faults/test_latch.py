@@ -113,6 +113,18 @@ def test_a_wrapped_chain_stays_blocked(wrapper: str, case: str, mode: str, tmp_p
         assert other.calls == 0
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", CASES)
+def test_a_step_that_gives_up_under_callbacks(case: str, mode: str, tmp_path: Path) -> None:
+    """A chain that swallows a callback's block and goes on without a model ends with the block all the same."""
+    said, reply, expected, calls = CASES[case]
+    model = ScriptedModel(script=in_turn(reply))
+    with make_guard(tmp_path, POLICY) as guard:
+        (outcome,) = run(mode, _stubborn(model), [said], [{"callbacks": guard.callbacks()}])
+        _blocked(outcome, expected)
+        assert model.calls == calls
+
+
 def _graph(node: object, **options: object) -> object:
     graph = StateGraph(MessagesState)
     graph.add_node("agent", node, **options)

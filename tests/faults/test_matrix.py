@@ -11,6 +11,7 @@ import itertools
 import os
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from matrix import (
@@ -150,6 +151,12 @@ def test_every_registered_row_is_there() -> None:
     assert {cell.mode for cell in engine} == set(WORLDS)
     assert {cell.seam for cell in seams} == {seam.name for seam in SEAMS}
     assert {cell.mode for cell in seams} == set(MODES)
+
+
+def test_readme_says_how_many() -> None:
+    """The numbers in README are those of the tables."""
+    said = f"{len(list(engine_cells())):,} and {len(list(seam_cells())):,} distinct cases"
+    assert said in (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
 
 def _shape(decision: Decision, cell: Cell) -> object:
