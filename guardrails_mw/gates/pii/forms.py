@@ -1,16 +1,18 @@
 """Forms of values that Presidio's recognizers leave out: addresses under new domains, numbers of other countries.
 
-They come on top of Presidio's findings. All of them are RE2, so linear.
+They come on top of Presidio's findings. Web addresses are RE2; numbers are patterns without open repetition, so their
+search is linear too, and Python's own engine tells a match in a fifth of the time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import re2
 
 from guardrails_mw.gates.pii.matching import Span
-from guardrails_mw.gates.pii.sources import Source
+from guardrails_mw.gates.pii.sources import Source, nothing
 
 __all__ = ["forms"]
 
@@ -26,6 +28,7 @@ _TRUNK = r"\(?\b0[1-9][0-9]{0,4}\)?(?:[ ./-]{1,2}[0-9]{2,8}){2,4}"
 _LOCAL = r"\(?\b[0-9]{1,14}\)?(?:[ ./-]{1,2}\(?[0-9]{1,8}\)?){0,6}"
 _GROUPS = r"\(?\b[1-9][0-9]{0,4}\)?(?:[ ./-]{1,2}[0-9]{2,8}){1,4}"
 _DIGITS = range(7, 16)
+_NOT_DIGITS = re.compile(r"\D+")
 
 
 class _Addresses:
@@ -43,14 +46,16 @@ class _Numbers:
     """Numbers of as many digits as telephone numbers have (ITU E.164), that are no part of something longer."""
 
     def __init__(self, pattern: str, score: float) -> None:
-        self._find, self._score = re2.compile(pattern).finditer, score
+        self._find, self._score = re.compile(pattern, re.ASCII).finditer, score
 
     def __call__(self, text: str) -> Iterator[Span]:
         for match in self._find(text):
             start, end = match.span()
-            while end > start and not text[end - 1].isdigit():
+            if end - start < _DIGITS.start or len(_NOT_DIGITS.sub("", match.group())) not in _DIGITS:
+                continue
+            while not text[end - 1].isdigit():
                 end -= 1
-            if sum(map(str.isdigit, match.group())) in _DIGITS and _apart(text, start, end):
+            if _apart(text, start, end):
                 yield start, end, self._score
 
 
@@ -59,7 +64,7 @@ def _apart(text: str, start: int, end: int) -> bool:
     joined = before[-1:].isalnum() or after[:1].isalnum() or before[-1:] in ("_", "%", "$", "#")
     return (
         not joined
-        and not (before[:1].isdigit() and before[1:] in ".,:")
+        and not (before[:1].isdigit() and before[1:] in ".,:" and text[start] != "+")
         and not (after[1:].isdigit() and after[0] in ".,:")
     )
 
@@ -72,6 +77,9 @@ def forms() -> list[Source]:
         Source("PHONE_NUMBER", _Numbers(_TRUNK, _ALONE), needs=[_TRUNK]),
         Source("PHONE_NUMBER", _Numbers(_GROUPS, _GROUPED), needs=[_GROUPS]),
         Source(
-            "PHONE_NUMBER", _Numbers(_LOCAL, _BESIDE_A_WORD), needs=[r"[0-9](?:[ ()./-]{0,3}[0-9]){6}"], beside=True
+            "PHONE_NUMBER",
+            _Numbers(_LOCAL, _BESIDE_A_WORD),
+            needs=[r"[0-9](?:[ ()./-]{0,3}[0-9]){6}"],
+            alone=nothing,
         ),
     ]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import NamedTuple
 
 from guardrails_mw.gates.pii.matching import Span
 from guardrails_mw.gates.pii.numbering import Plans
@@ -33,15 +34,39 @@ _SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTU
 _PAIR = re.compile(r"\D*\d\d\D*")
 _NOT_DIGITS = re.compile(r"\D+")
 _LETTER = re.compile(r"[A-Za-z]")
+_SEPARATOR = re.compile(r"[\s().\-/]")
+_MARKED_DIGITS, _MARKED_SEPARATORS = 9, 2
+_SIGNS = ("/", "(", "-", "", ".", "")
+"""A character that each of the matcher's patterns for parts of a number needs, if there is one."""
 
 
-_SEEN: ContextVar[dict[str, int]] = ContextVar("guardrails_mw_phones_seen")
+class _Read(NamedTuple):
+    """A candidate that was read.
+
+    Attributes:
+        numbers: its parts that are numbers somewhere: where each begins and ends in it, and its regions.
+        whole: whether all parts were read; no more are needed once one is a number in every region.
+    """
+
+    numbers: tuple[tuple[int, int, int], ...]
+    whole: bool
+
+
+class _Memory:
+    """What was read before: candidates, and their parts."""
+
+    def __init__(self) -> None:
+        self.candidates: dict[str, _Read] = {}
+        self.parts: dict[str, int] = {}
+
+
+_SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Read no part of a number twice inside; afterwards everything is forgotten."""
-    token = _SEEN.set({})
+    """Read no number twice inside; afterwards everything is forgotten."""
+    token = _SEEN.set(_Memory())
     try:
         yield
     finally:
@@ -55,26 +80,30 @@ class PhoneFinder:
         regions: two-letter regions whose national numbers count.
         least_digits: numbers with fewer digits are not looked for.
         tick: called for every candidate; may raise when time is over.
+        marked: look only for numbers as people write them: a plus sign or two separators, and nine digits.
 
     >>> list(PhoneFinder(["US"]).spans("call (212) 555-0123 now"))
     [(5, 19, 0.4)]
     """
 
-    def __init__(self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool) -> None:
+    def __init__(
+        self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool, *, marked: bool = False
+    ) -> None:
         from phonenumbers import phonenumbermatcher as matching
         from phonenumbers import phonenumberutil as parsing
 
         self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
-        self._plans, self._least, self._tick = _plans(self._names), least_digits, tick
+        self._plans, self._least, self._tick, self._marked = _plans(self._names), least_digits, tick, marked
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
-        seen = _SEEN.get({})
+        memory = _SEEN.get(None) or _Memory()
+        search = self._matching._PATTERN.search  # noqa: SLF001 - its own pattern, not a copy
         waiting = {0: self._plans.all}
         queue = [0]
         while queue:
             index = heapq.heappop(queue)
-            found = self._matching._PATTERN.search(text, index)  # noqa: SLF001 - its own pattern, not a copy
+            found = search(text, index)
             if not found:
                 return
             start = found.start()
@@ -83,7 +112,7 @@ class PhoneFinder:
                 regions |= waiting.pop(heapq.heappop(queue))
             candidate = self._alone(found.group())
             resumed: list[tuple[int, int]] = []
-            for begin, end, bits in self._numbers(text, start, candidate, regions, seen):
+            for begin, end, bits in self._numbers(text, start, candidate, regions, memory):
                 yield begin, end, _SCORE
                 resumed.append((end, bits))
                 regions &= ~bits
@@ -94,44 +123,69 @@ class PhoneFinder:
                     waiting[position] = waiting.get(position, 0) | bits
 
     def _alone(self, candidate: str) -> str:
+        if "x" not in candidate:
+            return candidate
         second = self._parsing._SECOND_NUMBER_START_PATTERN.search(candidate)  # noqa: SLF001
         return candidate[: second.start()] if second else candidate
 
     def _numbers(
-        self, text: str, offset: int, candidate: str, regions: int, seen: dict[str, int]
+        self, text: str, offset: int, candidate: str, regions: int, memory: _Memory
     ) -> Iterator[tuple[int, int, int]]:
         """For each part of a candidate that is a number: its span, and the regions that had found none before."""
-        self._tick()
-        if not self._enough(candidate) or self._is_date(text, offset, candidate):
+        read = memory.candidates.get(candidate)
+        if read is None:
+            self._tick()
+            read = memory.candidates[candidate] = self._read(candidate, memory, stop=True)
+        if not read.numbers or self._is_date(text, offset, candidate):
             return
+        for _ in range(2):
+            for begin, end, bits in read.numbers:
+                bits &= regions  # noqa: PLW2901
+                if bits and self._apart(text, offset + begin, offset + end):
+                    yield offset + begin, offset + end, bits
+                    regions &= ~bits
+            if read.whole or not regions:
+                return
+            read = memory.candidates[candidate] = self._read(candidate, memory, stop=False)
+
+    def _read(self, candidate: str, memory: _Memory, *, stop: bool) -> _Read:
+        """The parts of a candidate that are numbers, up to one that is a number in every region if `stop`."""
+        if not self._enough(candidate) or (self._marked and not _is_marked(candidate)):
+            return _Read((), whole=True)
         bracketed = bool(_BRACKETS.search(candidate))
+        numbers: list[tuple[int, int, int]] = []
         for position, part in self._parts(candidate):
             if not part or len(part) < self._least:
                 continue
-            bits = seen.get(part, -1)
+            bits = memory.parts.get(part, -1)
             if bits < 0:
-                bits = seen[part] = self._regions(part, bracketed)
-            bits &= regions
-            begin = offset + position
-            if bits and self._apart(text, begin, begin + len(part)):
-                yield begin, begin + len(part), bits
-                regions &= ~bits
-                if not regions:
-                    return
+                bits = memory.parts[part] = self._regions(part, bracketed)
+            if bits:
+                numbers.append((position, position + len(part), bits))
+                if stop and bits == self._plans.all:
+                    return _Read(tuple(numbers), whole=False)
+        return _Read(tuple(numbers), whole=True)
 
     def _enough(self, candidate: str) -> bool:
-        return len(candidate) >= self._least and len(_NOT_DIGITS.sub("", candidate)) >= self._least
+        least = max(self._least, _MARKED_DIGITS) if self._marked else self._least
+        return len(candidate) >= least and (not least or len(_NOT_DIGITS.sub("", candidate)) >= least)
 
     def _is_date(self, text: str, offset: int, candidate: str) -> bool:
-        if self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
+        if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
             return True
+        if text[offset + len(candidate) : offset + len(candidate) + 1] != ":":
+            return False
         clock = self._matching._TIME_STAMPS.search(candidate)  # noqa: SLF001
         return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, offset + len(candidate)))  # noqa: SLF001
 
     def _parts(self, candidate: str) -> Iterator[tuple[int, str]]:
         """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it."""
         yield 0, candidate
-        for pattern in self._matching._INNER_MATCHES:  # noqa: SLF001
+        if candidate.isdigit():
+            return
+        for sign, pattern in zip(_SIGNS, self._matching._INNER_MATCHES, strict=True):  # noqa: SLF001
+            if sign and sign not in candidate:
+                continue
             found = pattern.search(candidate)
             if found:
                 yield 0, self._trimmed(candidate[: found.start()])
@@ -196,6 +250,10 @@ class PhoneFinder:
                 matcher = self._matching.PhoneNumberMatcher(part, name)
                 taken |= (matcher._parse_and_verify(part, 0) is not None) << i  # noqa: SLF001
         return taken
+
+
+def _is_marked(candidate: str) -> bool:
+    return "+" in candidate or len(_SEPARATOR.findall(candidate)) >= _MARKED_SEPARATORS
 
 
 def _digits(part: str) -> str:

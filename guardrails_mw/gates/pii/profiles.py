@@ -38,6 +38,7 @@ class Profile:
         requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
             lets the search be skipped.
         least_digits: telephone numbers with fewer digits are not looked for.
+        marked_numbers: whether telephone numbers far from a word count only with a plus sign or two separators.
         national: least score of the identifiers of countries that a policy names.
         ignored: context words of those that say nothing.
     """
@@ -49,6 +50,7 @@ class Profile:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     least_digits: int = 0
+    marked_numbers: bool = False
     national: float = 0.35
     ignored: frozenset[str] = frozenset()
 
@@ -155,6 +157,7 @@ PROFILES: Mapping[str, Profile] = {
             "URL": r"https?://|www[0-9]{0,3}\.",
         },
         least_digits=7,
+        marked_numbers=True,
         national=0.4,
         ignored=GENERIC_WORDS,
     ),
