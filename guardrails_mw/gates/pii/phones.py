@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -93,7 +92,8 @@ class PhoneFinder:
         from phonenumbers import phonenumberutil as parsing
 
         self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
-        self._plans, self._least, self._tick, self._marked = _plans(self._names), least_digits, tick, marked
+        self._plans, self._tick, self._marked = _plans(self._names), tick, marked
+        self._least = max(least_digits, self._plans.shortest)
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
@@ -168,7 +168,7 @@ class PhoneFinder:
 
     def _enough(self, candidate: str) -> bool:
         least = max(self._least, _MARKED_DIGITS) if self._marked else self._least
-        return len(candidate) >= least and (not least or len(_NOT_DIGITS.sub("", candidate)) >= least)
+        return len(candidate) >= least and len(_NOT_DIGITS.sub("", candidate)) >= least
 
     def _is_date(self, text: str, offset: int, candidate: str) -> bool:
         if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
@@ -193,11 +193,13 @@ class PhoneFinder:
                 yield found.start(1), self._trimmed(found.group(1))
                 found = pattern.search(candidate, found.start() + 1)
 
-    def _trimmed(self, part: str) -> str:
-        if not part or part[-1].isalnum():
-            return part
-        trailing = self._parsing._UNWANTED_END_CHAR_PATTERN.search(part)  # noqa: SLF001
-        return part[: trailing.start()] if trailing else part
+    @staticmethod
+    def _trimmed(part: str) -> str:
+        """The part without the punctuation at its end."""
+        end = len(part)
+        while end and not part[end - 1].isalnum() and part[end - 1] != "#":
+            end -= 1
+        return part[:end]
 
     def _apart(self, text: str, begin: int, end: int) -> bool:
         """Not joined to a Latin letter, a percent or a currency sign."""
@@ -258,7 +260,7 @@ def _is_marked(candidate: str) -> bool:
 
 def _digits(part: str) -> str:
     digits = _NOT_DIGITS.sub("", part)
-    return digits if digits.isascii() else "".join(str(unicodedata.digit(each)) for each in digits)
+    return digits if digits.isascii() else str(int(digits)).zfill(len(digits))
 
 
 _plans = cache(Plans)
