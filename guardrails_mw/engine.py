@@ -88,11 +88,11 @@ class Engine:
         vault: Vault | None = None,
     ) -> None:
         self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
-        self._settings = settings
-        self._recorder, self._vault = recorder, vault
+        self._settings, self._recorder, self._vault = settings, recorder, vault
         self.observers = list(observers)
         self._workers, self._loop = Workers(), LoopThread()
-        self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
+        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
+        """What the ids of its decisions begin with."""
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -106,6 +106,10 @@ class Engine:
         """Decide an event without stalling the running loop."""
         return await drive_async(self.deciding(event, seam))
 
+    def judge(self, event: Event) -> Decision:
+        """Decide an event that does not happen: nothing is recorded, kept or told, gates that remember are left out."""
+        return drive(self.deciding(event, dry=True))
+
     def open(self, event: Event) -> Stream:
         """Decide a text that arrives in pieces; `event.content` is replaced by what was fed."""
         return Stream(self, event)
@@ -116,9 +120,8 @@ class Engine:
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
-        for step in self._steps():
-            if step.process:
-                step.process.start()
+        for process in [step.process for step in self._steps() if step.process]:
+            process.start()
 
     def reasks(self, decision: Decision) -> int:
         """How often the model may be asked again after this block; 0 where its remedy is another."""
@@ -132,18 +135,20 @@ class Engine:
 
     def close(self) -> None:
         """Stop workers, processes and gates."""
-        for step in self._steps():
-            if step.process:
-                step.process.close()
-            step.gate.close()
-        self._workers.close()
-        self._loop.close()
+        for close in self.closers():
+            close()
 
-    async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
+    def closers(self, *, holding: bool = True) -> list[Callable[[], None]]:
+        """What stops them and keeps no hold on the engine; without `holding`, gates that may yet have to settle stay."""
+        steps = [step for step in self._steps() if holding or not isinstance(step.gate, HoldingGate)]
+        processes = [step.process.close for step in steps if step.process]
+        return [*processes, *(step.gate.close for step in steps), self._workers.close, self._loop.close]
+
+    async def deciding(self, event: Event, seam: Seam = ANYWHERE, *, dry: bool = False) -> Decision:
         """Decide an event, as part of a larger flow, for a seam that will carry the decision out."""
         began = time.perf_counter()
         if not event.key:
-            event = replace(event, key=f"once:{self._prefix}-{next(self._numbers)}")
+            event = replace(event, key=f"once:{self.prefix}-{next(self._numbers)}")
         checks: list[Check] = []
         try:
             inline = event.content.size <= INLINE
@@ -152,6 +157,8 @@ class Engine:
             for step in self._plan.get(event.stage, ()):
                 if checks and checks[-1].verdict.action is Action.BLOCK:
                     break
+                if dry and step.gate.remembers:
+                    continue
                 if inline and step.gate.cost is Cost.LINEAR:
                     answer = self._ask(step, event)
                     if isinstance(answer, Check):
@@ -160,10 +167,10 @@ class Engine:
                     checks.append(await self._await(step, answer))
                 else:
                     checks.append(await self._offload(step, event))
-            if self._vault is not None and seam.can(event.stage, Power.EDIT):
+            if self._vault is not None and not dry and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
-            return await self.recording(decision) if checks else decision  # nobody was asked, nothing was decided
+            return await self.recording(decision) if checks and not dry else decision  # nobody asked: nothing decided
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
@@ -306,7 +313,7 @@ class Engine:
             else:
                 held = self._holding(event.stage, checks)
         return Decision(
-            id=f"{self._prefix}-{next(self._numbers)}",
+            id=f"{self.prefix}-{next(self._numbers)}",
             event=event,
             action=Action.ALLOW if shadow else action,
             verdict=verdict,

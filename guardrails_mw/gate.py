@@ -108,6 +108,9 @@ class Gate(ABC):
     max_reasks: int = 5
     """How often a seam may ask the model again when this gate sends an answer back."""
 
+    remembers: ClassVar[bool] = False
+    """Whether a check changes what later checks say; a scan of texts that never happened leaves such a gate out."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -133,6 +136,8 @@ class Gate(ABC):
 
 class HoldingGate(Gate):
     """A gate that reserves something when it allows, until the outcome is known."""
+
+    remembers: ClassVar[bool] = True
 
     @abstractmethod
     def settle(self, event: Event, outcome: Outcome) -> None:

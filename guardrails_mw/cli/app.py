@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardrails_mw import __version__
-from guardrails_mw.cli import approvals, check, demo, doctor, explain, runs, schema
+from guardrails_mw.cli import approvals, check, demo, doctor, explain, runs, scan, schema
 from guardrails_mw.cli.output import complain
 from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
+app.command("scan")(scan.scan)
 app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)

@@ -122,6 +122,7 @@ class LoopsGate(Gate):
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.TOOL_CALL, Stage.TOOL_RESULT})
+    remembers: ClassVar[bool] = True
 
     def __init__(
         self,
