@@ -225,13 +225,14 @@ class Plans:
                 return
         among.append((bit, plan, prefixed))
 
-    def valid(self, digits: str, written: str, *, plus: bool = False) -> int:
+    def valid(self, digits: str, written: str, *, plus: bool = False, asked: int = -1) -> int:
         """A bit for each region in which the digits are a valid number.
 
         Args:
             digits: ASCII digits of the number.
             written: the same with those of an extension.
             plus: whether a plus sign stands before them.
+            asked: bits of the regions in question.
         """
         if len(digits) > _LONGEST:
             return 0
@@ -240,11 +241,13 @@ class Plans:
                 return 0
             parts = _split(digits)
             if parts:
-                return self.all if parts[0].reached(parts[1]) else 0
+                return self.all & asked if parts[0].reached(parts[1]) else 0
         found = 0
         for bit, plan, prefixed in self._openings.get((digits[:_OPENING], len(digits)), ()):
-            if _dialled(plan, digits, written, plus) if prefixed else not plus and _local(plan, digits, written):
-                found |= bit
+            if bit & asked and (
+                _dialled(plan, digits, written, plus) if prefixed else not plus and _local(plan, digits, written)
+            ):
+                found |= bit & asked
         return found
 
 

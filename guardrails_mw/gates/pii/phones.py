@@ -30,13 +30,15 @@ _PUNCTUATION = (
 )
 _SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
 """A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
-_PAIR = re.compile(r"\D*\d\d\D*")
+_BARE = str.maketrans("", "", " -./()[]")
 _NOT_DIGITS = re.compile(r"\D+")
 _LETTER = re.compile(r"[A-Za-z]")
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _MARKED_DIGITS, _MARKED_SEPARATORS = 9, 2
-_SIGNS = ("/", "(", "-", "", ".", "")
-"""A character that each of the matcher's patterns for parts of a number needs, if there is one."""
+_SIGNS = ("/", "(", "-", None, ".", "")
+"""What each of the matcher's patterns for parts of a number needs: a character; None for one that is not ASCII."""
+_SUFFIXES = ("/", "-", None)
+"""Those of the patterns whose matches reach to the end, so that further ones lie inside."""
 
 
 class _Read(NamedTuple):
@@ -44,7 +46,7 @@ class _Read(NamedTuple):
 
     Attributes:
         numbers: its parts that are numbers somewhere: where each begins and ends in it, and its regions.
-        whole: whether all parts were read; no more are needed once one is a number in every region.
+        whole: whether all parts were read; no more are needed once every region has a number.
     """
 
     numbers: tuple[tuple[int, int, int], ...]
@@ -52,11 +54,11 @@ class _Read(NamedTuple):
 
 
 class _Memory:
-    """What was read before: candidates, and their parts."""
+    """What was read before: candidates with the regions that asked, and parts with the regions asked and those found."""
 
     def __init__(self) -> None:
-        self.candidates: dict[str, _Read] = {}
-        self.parts: dict[str, int] = {}
+        self.candidates: dict[tuple[str, int], _Read] = {}
+        self.parts: dict[str, tuple[int, int]] = {}
 
 
 _SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
@@ -132,37 +134,44 @@ class PhoneFinder:
         self, text: str, offset: int, candidate: str, regions: int, memory: _Memory
     ) -> Iterator[tuple[int, int, int]]:
         """For each part of a candidate that is a number: its span, and the regions that had found none before."""
-        read = memory.candidates.get(candidate)
+        key = candidate, regions
+        read = memory.candidates.get(key)
         if read is None:
             self._tick()
-            read = memory.candidates[candidate] = self._read(candidate, memory, stop=True)
-        if not read.numbers or self._is_date(text, offset, candidate):
+            read = memory.candidates[key] = self._read(candidate, regions, memory)
+        if not read.numbers or self._is_clock(text, offset, candidate):
             return
+        left = regions
         for _ in range(2):
             for begin, end, bits in read.numbers:
-                bits &= regions  # noqa: PLW2901
-                if bits and self._apart(text, offset + begin, offset + end):
-                    yield offset + begin, offset + end, bits
-                    regions &= ~bits
-            if read.whole or not regions:
+                fresh = bits & left
+                if fresh and self._apart(text, offset + begin, offset + end):
+                    yield offset + begin, offset + end, fresh
+                    left &= ~fresh
+            if read.whole or not left:
                 return
-            read = memory.candidates[candidate] = self._read(candidate, memory, stop=False)
+            read = memory.candidates[key] = self._read(candidate, regions, memory, whole=True)
 
-    def _read(self, candidate: str, memory: _Memory, *, stop: bool) -> _Read:
-        """The parts of a candidate that are numbers, up to one that is a number in every region if `stop`."""
+    def _read(self, candidate: str, regions: int, memory: _Memory, *, whole: bool = False) -> _Read:
+        """The parts of a candidate that are numbers, up to where every region has one if not `whole`."""
         if not self._enough(candidate) or (self._marked and not _is_marked(candidate)):
+            return _Read((), whole=True)
+        if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
             return _Read((), whole=True)
         bracketed = bool(_BRACKETS.search(candidate))
         numbers: list[tuple[int, int, int]] = []
+        left = regions
         for position, part in self._parts(candidate):
-            if not part or len(part) < self._least:
+            if len(part) < self._least:
                 continue
-            bits = memory.parts.get(part, -1)
-            if bits < 0:
-                bits = memory.parts[part] = self._regions(part, bracketed)
-            if bits:
-                numbers.append((position, position + len(part), bits))
-                if stop and bits == self._plans.all:
+            asked, bits = memory.parts.get(part, (0, 0))
+            if regions & ~asked:
+                bits |= self._regions(part, bracketed, regions & ~asked)
+                memory.parts[part] = asked | regions, bits
+            if bits & regions:
+                numbers.append((position, position + len(part), bits & regions))
+                left &= ~bits
+                if not left and not whole:
                     return _Read(tuple(numbers), whole=False)
         return _Read(tuple(numbers), whole=True)
 
@@ -170,32 +179,37 @@ class PhoneFinder:
         least = max(self._least, _MARKED_DIGITS) if self._marked else self._least
         return len(candidate) >= least and len(_NOT_DIGITS.sub("", candidate)) >= least
 
-    def _is_date(self, text: str, offset: int, candidate: str) -> bool:
-        if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
-            return True
-        if text[offset + len(candidate) : offset + len(candidate) + 1] != ":":
+    def _is_clock(self, text: str, offset: int, candidate: str) -> bool:
+        """Whether it is a date and an hour, and minutes follow."""
+        after = offset + len(candidate)
+        if text[after : after + 1] != ":":
             return False
         clock = self._matching._TIME_STAMPS.search(candidate)  # noqa: SLF001
-        return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, offset + len(candidate)))  # noqa: SLF001
+        return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, after))  # noqa: SLF001
 
     def _parts(self, candidate: str) -> Iterator[tuple[int, str]]:
-        """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it."""
+        """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it, if long enough."""
         yield 0, candidate
         if candidate.isdigit():
             return
-        for sign, pattern in zip(_SIGNS, self._matching._INNER_MATCHES, strict=True):  # noqa: SLF001
-            if sign and sign not in candidate:
+        least = self._least
+        for sign, inner in zip(_SIGNS, self._matching._INNER_MATCHES, strict=True):  # noqa: SLF001
+            if candidate.isascii() if sign is None else sign not in candidate:
                 continue
-            found = pattern.search(candidate)
-            if found:
-                yield 0, self._trimmed(candidate[: found.start()])
-            while found:
-                yield found.start(1), self._trimmed(found.group(1))
-                found = pattern.search(candidate, found.start() + 1)
+            first = True
+            for found in _overlapping(inner, candidate) if sign in _SUFFIXES else inner.finditer(candidate):
+                if first and found.start() >= least:
+                    yield 0, self._trimmed(candidate[: found.start()])
+                first = False
+                begin, end = found.span(1)
+                if end - begin >= least:
+                    yield begin, self._trimmed(candidate[begin:end])
 
     @staticmethod
     def _trimmed(part: str) -> str:
         """The part without the punctuation at its end."""
+        if part[-1].isalnum():
+            return part
         end = len(part)
         while end and not part[end - 1].isalnum() and part[end - 1] != "#":
             end -= 1
@@ -213,26 +227,28 @@ class PhoneFinder:
         kind = self._matching.PhoneNumberMatcher
         return bool(kind._is_invalid_punctuation_symbol(character) or kind._is_latin_letter(character))  # noqa: SLF001
 
-    def _regions(self, part: str, bracketed: bool) -> int:
-        """A bit for every region in which the part, standing alone, is a valid number."""
+    def _regions(self, part: str, bracketed: bool, asked: int) -> int:
+        """A bit for each of the regions asked in which the part, standing alone, is a valid number."""
         if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
             return 0
+        digits = part.translate(_BARE)
+        if digits.isdigit() and digits.isascii():
+            return self._plans.valid(digits, digits, asked=asked) if len(digits) >= self._least else 0
         simple = _SIMPLE.fullmatch(part)
         if simple:
             digits = _digits(simple.group(2))
             plus = bool(simple.group(1))
             if len(digits) < self._least:
                 return 0
-            viable = len(digits) > 2 or (not plus and _PAIR.fullmatch(part) is not None)
-            return self._plans.valid(digits, digits, plus=plus) if viable else 0
-        return self._labelled(part) if self._enough(part) else 0
+            return self._plans.valid(digits, digits, plus=plus, asked=asked)
+        return self._labelled(part, asked) if self._enough(part) else 0
 
     def _is_reference(self, part: str) -> bool:
         """Brackets that do not match, or pages of a publication."""
         unmatched = not self._matching._MATCHING_BRACKETS.fullmatch(part)  # noqa: SLF001
         return unmatched or bool(self._matching._PUB_PAGES.search(part))  # noqa: SLF001
 
-    def _labelled(self, part: str) -> int:
+    def _labelled(self, part: str, asked: int) -> int:
         """Of a number with letters or signs, such as an extension."""
         parsing = self._parsing
         number = parsing._extract_possible_number(part)  # noqa: SLF001
@@ -240,8 +256,8 @@ class PhoneFinder:
             return 0
         _, rest = parsing._maybe_strip_extension(number)  # noqa: SLF001
         if len(_LETTER.findall(rest)) >= 3:
-            return self._asked(part, self._plans.all)
-        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS)
+            return self._asked(part, asked)
+        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS, asked=asked)
         return self._asked(part, bits) if bits and "x" in part.lower() else bits
 
     def _asked(self, part: str, regions: int) -> int:
@@ -252,6 +268,13 @@ class PhoneFinder:
                 matcher = self._matching.PhoneNumberMatcher(part, name)
                 taken |= (matcher._parse_and_verify(part, 0) is not None) << i  # noqa: SLF001
         return taken
+
+
+def _overlapping(pattern: re.Pattern[str], candidate: str) -> Iterator[re.Match[str]]:
+    found = pattern.search(candidate)
+    while found:
+        yield found
+        found = pattern.search(candidate, found.start() + 1)
 
 
 def _is_marked(candidate: str) -> bool:
