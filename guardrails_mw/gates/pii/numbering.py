@@ -24,6 +24,8 @@ _LEAST, _MOST = 2, 17
 _LONGEST = 48
 """Digits of the longest prefixes (8 international, 3 country, 15 national) and number, with room."""
 _OPENING = 2
+_ABROAD, _CODE, _PREFIX = 1, 2, 4
+"""What a number can begin with: an international prefix, its own calling code, a national prefix."""
 _SHORTEST = 4
 """Digits of the shortest numbers after a plus sign: a calling code of two and two more."""
 _TYPES = (
@@ -115,10 +117,10 @@ class _Plan:
                 return needed and not self._stripped(written)[1]
         return False
 
-    def prefixed(self, opening: str) -> bool:
-        """Whether a prefix or the calling code can begin so."""
-        prefixes = (self.international.pattern, self.prefix.pattern, self.code)
-        return any(regex.match(each, opening, partial=True) for each in prefixes)
+    def prefixes(self, opening: str) -> int:
+        """Which of `_ABROAD`, `_CODE` and `_PREFIX` a number that opens so can begin with."""
+        kinds = ((_ABROAD, self.international.pattern), (_CODE, self.code), (_PREFIX, self.prefix.pattern))
+        return sum(kind for kind, pattern in kinds if regex.match(pattern, opening, partial=True))
 
     def lengths(self, opening: str) -> set[int]:
         """How many digits numbers have that begin so and fit the plan's general form."""
@@ -209,21 +211,21 @@ class Plans:
         plans = [_Plan(each) for each in found if each is not None]
         self.all = (1 << len(plans)) - 1
         self.shortest = min([_SHORTEST, *(plan.home.shortest for plan in plans)])
-        self._openings: dict[tuple[str, int], list[tuple[int, _Plan, bool]]] = {}
+        self._openings: dict[tuple[str, int], list[tuple[int, _Plan, int]]] = {}
         for opening in map("{:02}".format, range(100)):
             for i, plan in enumerate(plans):
-                prefixed = plan.prefixed(opening)
-                for length in range(_LONGEST + 1) if prefixed else plan.home.lengths(opening):
-                    self._add(1 << i, plan, prefixed, self._openings.setdefault((opening, length), []))
+                prefixes = plan.prefixes(opening)
+                for length in range(_LONGEST + 1) if prefixes else plan.home.lengths(opening):
+                    self._add(1 << i, plan, prefixes, self._openings.setdefault((opening, length), []))
 
     @staticmethod
-    def _add(bit: int, plan: _Plan, prefixed: bool, among: list[tuple[int, _Plan, bool]]) -> None:
+    def _add(bit: int, plan: _Plan, prefixes: int, among: list[tuple[int, _Plan, int]]) -> None:
         """Regions with one calling code are asked once, where no prefix can open the number."""
-        for i, (bits, known, also_prefixed) in enumerate(among):
-            if not prefixed and not also_prefixed and known.home is plan.home:
-                among[i] = bits | bit, known, False
+        for i, (bits, known, others) in enumerate(among):
+            if not prefixes and not others and known.home is plan.home:
+                among[i] = bits | bit, known, 0
                 return
-        among.append((bit, plan, prefixed))
+        among.append((bit, plan, prefixes))
 
     def valid(self, digits: str, written: str, *, plus: bool = False, asked: int = -1) -> int:
         """A bit for each region in which the digits are a valid number.
@@ -243,10 +245,14 @@ class Plans:
             if parts:
                 return self.all & asked if parts[0].reached(parts[1]) else 0
         found = 0
-        for bit, plan, prefixed in self._openings.get((digits[:_OPENING], len(digits)), ()):
-            if bit & asked and (
-                _dialled(plan, digits, written, plus) if prefixed else not plus and _local(plan, digits, written)
-            ):
+        for bit, plan, prefixes in self._openings.get((digits[:_OPENING], len(digits)), ()):
+            if not bit & asked:
+                continue
+            if prefixes:
+                valid = _dialled(plan, digits, written, plus, prefixes)
+            else:
+                valid = not plus and _local(plan, digits, written)
+            if valid:
                 found |= bit & asked
         return found
 
@@ -256,17 +262,16 @@ def _local(plan: _Plan, number: str, written: str) -> bool:
     return plan.home.valid(number) and not plan.home.main.lacks_prefix(number, written)
 
 
-def _dialled(plan: _Plan, digits: str, written: str, plus: bool) -> bool:
+def _dialled(plan: _Plan, digits: str, written: str, plus: bool, prefixes: int) -> bool:
     """Whether the digits, dialled in the region, are a valid number; `plus` admits no plain national one."""
-    abroad = plan.international.match(digits)
+    abroad = plan.international.match(digits) if prefixes & _ABROAD else None
     if abroad and digits[abroad.end() : abroad.end() + 1] != "0":
         rest = digits[abroad.end() :]
         parts = _split(rest) if len(rest) > _LEAST else None
         return parts is not None and parts[0].reached(parts[1])
-    home = plan.home
-    rest_or_none = plan.without_code(digits)
+    rest_or_none = plan.without_code(digits) if prefixes & _CODE else None
     if rest_or_none is not None:
-        return home.reached(rest_or_none)
+        return plan.home.reached(rest_or_none)
     if plus or len(digits) < _LEAST:
         return False
-    return _local(plan, plan.national(digits), written)
+    return _local(plan, plan.national(digits) if prefixes & _PREFIX else digits, written)

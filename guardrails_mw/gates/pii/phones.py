@@ -54,11 +54,11 @@ class _Read(NamedTuple):
 
 
 class _Memory:
-    """What was read before: candidates with the regions that asked, and parts with the regions asked and those found."""
+    """What was read before: candidates with the regions that asked; of parts the regions asked, those found, and digits."""
 
     def __init__(self) -> None:
         self.candidates: dict[tuple[str, int], _Read] = {}
-        self.parts: dict[str, tuple[int, int]] = {}
+        self.parts: dict[str, tuple[int, int, str]] = {}
 
 
 _SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
@@ -164,10 +164,11 @@ class PhoneFinder:
         for position, part in self._parts(candidate):
             if len(part) < self._least:
                 continue
-            asked, bits = memory.parts.get(part, (0, 0))
-            if regions & ~asked:
-                bits |= self._regions(part, bracketed, regions & ~asked)
-                memory.parts[part] = asked | regions, bits
+            asked, bits, digits = memory.parts.get(part) or (0, 0, part.translate(_BARE))
+            missing = regions & ~asked
+            if missing:
+                bits |= self._regions(part, digits, bracketed, missing)
+                memory.parts[part] = asked | regions, bits, digits
             if bits & regions:
                 numbers.append((position, position + len(part), bits & regions))
                 left &= ~bits
@@ -177,7 +178,10 @@ class PhoneFinder:
 
     def _enough(self, candidate: str) -> bool:
         least = max(self._least, _MARKED_DIGITS) if self._marked else self._least
-        return len(candidate) >= least and len(_NOT_DIGITS.sub("", candidate)) >= least
+        if len(candidate) < least:
+            return False
+        digits = candidate.translate(_BARE)
+        return len(digits if digits.isdigit() else _NOT_DIGITS.sub("", digits)) >= least
 
     def _is_clock(self, text: str, offset: int, candidate: str) -> bool:
         """Whether it is a date and an hour, and minutes follow."""
@@ -227,12 +231,11 @@ class PhoneFinder:
         kind = self._matching.PhoneNumberMatcher
         return bool(kind._is_invalid_punctuation_symbol(character) or kind._is_latin_letter(character))  # noqa: SLF001
 
-    def _regions(self, part: str, bracketed: bool, asked: int) -> int:
+    def _regions(self, part: str, digits: str, bracketed: bool, asked: int) -> int:
         """A bit for each of the regions asked in which the part, standing alone, is a valid number."""
         if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
             return 0
-        digits = part.translate(_BARE)
-        if digits.isdigit() and digits.isascii():
+        if digits.isascii() and digits.isdigit():
             return self._plans.valid(digits, digits, asked=asked) if len(digits) >= self._least else 0
         simple = _SIMPLE.fullmatch(part)
         if simple:
