@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -32,6 +32,9 @@ from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
+
+if TYPE_CHECKING:
+    from guardrails_mw.generation import Seat
 
 __all__ = ["Enforcer", "Manners", "Pause", "Question"]
 
@@ -85,15 +88,14 @@ class Enforcer:
         approvals: questions to people.
         redactor: removes from what reviewers see what must not leave.
         manners: how blocks are carried out.
+        seat: what it has in common with the guard's other enforcers, and is known by.
     """
 
-    def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners) -> None:
-        self.engine, self.approvals, self.manners = engine, approvals, manners
+    def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners, seat: Seat) -> None:
+        self.engine, self.approvals, self.manners, self.seat = engine, approvals, manners, seat
         self._redactor = redactor
         self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
-        self.tool_seam: set[str] = set()
-        """Names of the tools that tool nodes of this guard run, where their calls are decided."""
 
     async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
         """Decide an event, once per message and content, as part of a larger flow.

@@ -91,8 +91,7 @@ class Engine:
         self._settings, self._recorder, self._vault = settings, recorder, vault
         self.observers = list(observers)
         self._workers, self._loop = Workers(), LoopThread()
-        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
-        """What the ids of its decisions begin with."""
+        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)  # what ids of decisions are made of
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -139,7 +138,7 @@ class Engine:
             close()
 
     def closers(self, *, holding: bool = True) -> list[Callable[[], None]]:
-        """What stops them and keeps no hold on the engine; without `holding`, gates that may yet have to settle stay."""
+        """What stops them and has no hold on the engine; without `holding`, gates that may yet have to settle stay."""
         steps = [step for step in self._steps() if holding or not isinstance(step.gate, HoldingGate)]
         processes = [step.process.close for step in steps if step.process]
         return [*processes, *(step.gate.close for step in steps), self._workers.close, self._loop.close]

@@ -40,6 +40,8 @@ def build_gates(policy: Policy, types: GateTypes, secret: bytes) -> dict[str, Ga
         try:
             gates[name] = types.get(config.type).build(config, Site(name, policy.base, secret))
         except PolicyError as error:
+            for gate in gates.values():
+                gate.close()
             own = error.field.removeprefix(f"gates.{name}").lstrip(".")
             field = ".".join(part for part in ("gates", name, own) if part)
             raise PolicyError(error.problem, file=error.file, line=error.line, field=field) from None

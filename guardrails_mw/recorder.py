@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
+from collections.abc import Mapping
 
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import Event, ModelCall, ToolCall
@@ -13,7 +14,10 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
-__all__ = ["LedgerRecorder"]
+__all__ = ["GUARD", "LedgerRecorder"]
+
+GUARD = "guard"
+"""The run under which is kept what happens to the guard itself."""
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}", re.ASCII)
 
@@ -73,6 +77,10 @@ class LedgerRecorder:
             body["tool"], body["call_id"] = event.tool.name, event.tool.id
         key = f"{event.key}|{event.stage}|{body['digest']}|restored"
         self._ledger.record(event.where.run or event.where.thread or "direct", key, "restored", body)
+
+    def reloaded(self, body: Mapping[str, object]) -> None:
+        """Keep that the policy was changed, or could not be. Raises `StoreError`."""
+        self._ledger.record(GUARD, "", "policy", body)
 
     def _body(self, decision: Decision, digest: str) -> dict[str, object]:
         event = decision.event

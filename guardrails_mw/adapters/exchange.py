@@ -227,7 +227,7 @@ class Exchange:
         """Decide what the model wants to call, as far as this seam has to."""
         calls = []
         for index, call in enumerate(message.tool_calls):
-            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.tool_seam
+            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
             if elsewhere and call["name"] not in self.answers:
                 calls.append(call)
                 continue

@@ -25,6 +25,7 @@ from guardrails_mw.adapters.model import GuardedChatModel, guard_model
 from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MIDDLEWARE
 from guardrails_mw.wait import Either, drive, drive_async
 
@@ -42,9 +43,9 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     name = "Guardrails"
 
-    def __init__(self, enforcer: Enforcer, runs: Runs, check_tools: Callable[[Sequence[object]], None]) -> None:
+    def __init__(self, seat: Seat, runs: Runs, check_tools: Callable[[Sequence[object]], None]) -> None:
         super().__init__()
-        self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
+        self._seat, self._runs, self._check_tools = seat, runs, check_tools
         self._seen: frozenset[str] = frozenset()
         self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, GuardedChatModel]] = {}
 
@@ -73,13 +74,13 @@ class GuardrailsMiddleware(AgentMiddleware):
         changed = request.override(model=model, messages=cast("list[AnyMessage]", reading.messages))
         token = ANSWERED.set(answered)
         try:
-            with Entered(self._enforcer, exchange.here, reading).standing():
+            with Entered(exchange.enforcer, exchange.here, reading).standing():
                 response = await call(changed)
         finally:
             ANSWERED.reset(token)
         if not answered:
             response = await _decided(response, exchange)
-        return self._with_state(response, self._replacements(request.messages, reading))
+        return self._with_state(response, _replacements(request.messages, reading, exchange.enforcer))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
@@ -94,7 +95,7 @@ class GuardrailsMiddleware(AgentMiddleware):
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        return await guarded_call(self._enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
+        return await guarded_call(self._seat.enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
 
     def _guarded(self, request: ModelRequest) -> GuardedChatModel:
         names = frozenset(str(getattr(tool, "name", "")) for tool in request.tools)
@@ -108,23 +109,11 @@ class GuardrailsMiddleware(AgentMiddleware):
         known = self._models.get((id(model), answers))
         if known is not None and known[0] is model:
             return known[1]
-        guarded = cast("GuardedChatModel", guard_model(model, self._enforcer, self._runs, MIDDLEWARE, answers))
+        guarded = cast("GuardedChatModel", guard_model(model, self._seat, self._runs, MIDDLEWARE, answers))
         if len(self._models) >= _MAX_MODELS:  # an agent that makes a model for every request
             self._models.clear()
         self._models[id(model), answers] = (model, guarded)
         return guarded
-
-    def _replacements(self, messages: Sequence[BaseMessage], reading: Reading) -> list[BaseMessage]:
-        """State messages that must not stay as they are."""
-        remove = self._enforcer.manners.blocked_messages == "remove"
-        replacements: list[BaseMessage] = []
-        for index, decision in reading.decisions.items():
-            message, new = messages[index], reading.messages[index]
-            if message.id is None or new.content == message.content:
-                continue
-            gone = remove and decision.blocked and decision.stage is Stage.INPUT
-            replacements.append(RemoveMessage(id=message.id) if gone else new)
-        return replacements
 
     @staticmethod
     def _with_state(response: ModelResponse, replacements: list[BaseMessage]) -> ModelCallResult:
@@ -132,6 +121,19 @@ class GuardrailsMiddleware(AgentMiddleware):
         if not replacements:
             return response
         return ExtendedModelResponse(response, Command(update={"messages": replacements}))
+
+
+def _replacements(messages: Sequence[BaseMessage], reading: Reading, enforcer: Enforcer) -> list[BaseMessage]:
+    """State messages that must not stay as they are."""
+    remove = enforcer.manners.blocked_messages == "remove"
+    replacements: list[BaseMessage] = []
+    for index, decision in reading.decisions.items():
+        message, new = messages[index], reading.messages[index]
+        if message.id is None or new.content == message.content:
+            continue
+        gone = remove and decision.blocked and decision.stage is Stage.INPUT
+        replacements.append(RemoveMessage(id=message.id) if gone else new)
+    return replacements
 
 
 async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse:

@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from guardrails_mw.adapters.exchange import ENTERED, Call, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Here, Runs
-from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MODEL, Seam
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either, drive, drive_async
@@ -50,7 +50,7 @@ class GuardedChatModel(BaseChatModel):
     another guard, may not be now."""
     # Fields, because reading a private attribute of a pydantic model takes forty times as long; `SkipValidation`,
     # because pydantic would otherwise rebuild the seam.
-    enforcer: SkipValidation[Enforcer] = Field(repr=False, exclude=True)
+    seat: SkipValidation[Seat] = Field(repr=False, exclude=True)
     runs: SkipValidation[Runs] = Field(repr=False, exclude=True)
     seam: SkipValidation[Seam] = Field(repr=False, exclude=True)
 
@@ -151,7 +151,7 @@ class GuardedChatModel(BaseChatModel):
     def _entered(self) -> Entered | None:
         """The call that this guard is looking after already."""
         entered = ENTERED.get()
-        return entered if entered is not None and entered.enforcer is self.enforcer else None
+        return entered if entered is not None and entered.enforcer.seat is self.seat else None
 
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
@@ -163,10 +163,11 @@ class GuardedChatModel(BaseChatModel):
         messages = self._convert_input(input).to_messages()
         entered = self._entered()
         if entered is not None and (known := entered.reading.again(messages)) is not None:
-            return Entered(self.enforcer, entered.here, known), config
+            return Entered(entered.enforcer, entered.here, known), config
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = await self.runs.here(str(parent), config=config)
-        return Entered(self.enforcer, here, await self.exchange(here).read(messages)), config
+        exchange = self.exchange(here)
+        return Entered(exchange.enforcer, here, await exchange.read(messages)), config
 
     async def _entering_all(
         self, conversations: Sequence[Sequence[BaseMessage]]
@@ -174,16 +175,19 @@ class GuardedChatModel(BaseChatModel):
         """Decide several conversations of one call; they are one reading, in which each message is found again."""
         here = await self.runs.here(uuid4().hex)
         cleaned, messages, decisions = list[list[BaseMessage]](), list[BaseMessage](), dict[int, Decision]()
+        exchange = self.exchange(here)
         for conversation in conversations:
-            reading = await self.exchange(here).read(conversation)
+            reading = await exchange.read(conversation)
             decisions.update({len(messages) + index: decision for index, decision in reading.decisions.items()})
             messages += reading.messages
             cleaned.append(reading.messages)
-        return Entered(self.enforcer, here, Reading(messages, decisions)), cleaned
+        return Entered(exchange.enforcer, here, Reading(messages, decisions)), cleaned
 
     def exchange(self, here: Here) -> Exchange:
-        """What happens around a call of this model that is made here."""
-        return Exchange(self.enforcer, self.seam, here, self.inner, self.answers)
+        """What happens around a call of this model that is made here; it ends under the policy it began under."""
+        entered = self._entered()
+        enforcer = entered.enforcer if entered is not None else self.seat.enforcer
+        return Exchange(enforcer, self.seam, here, self.inner, self.answers)
 
     async def _calling(
         self,
@@ -255,7 +259,7 @@ class GuardedChatModel(BaseChatModel):
 
 def guard_model(
     model: BaseChatModel | Runnable[LanguageModelInput, AIMessage],
-    enforcer: Enforcer,
+    seat: Seat,
     runs: Runs,
     seam: Seam = MODEL,
     answers: frozenset[str] = frozenset(),
@@ -266,12 +270,12 @@ def guard_model(
         TypeError: not a chat model. A model with fallbacks or retries is guarded from the inside:
             ``guard.model(a).with_fallbacks([guard.model(b)])``.
     """
-    if isinstance(model, GuardedChatModel) and model.enforcer is enforcer:
+    if isinstance(model, GuardedChatModel) and model.seat is seat:
         if seam is MODEL or model.seam is seam:
             return model
         return model.model_copy(update={"seam": seam, "answers": model.answers | answers})
     if isinstance(model, RunnableBinding):
-        inner = guard_model(model.bound, enforcer, runs, seam, answers)
+        inner = guard_model(model.bound, seat, runs, seam, answers)
         return RunnableBinding(
             bound=inner, kwargs=model.kwargs, config=model.config, config_factories=model.config_factories
         )
@@ -281,7 +285,7 @@ def guard_model(
             "guard.model(a).with_fallbacks([guard.model(b)])"
         )
     return GuardedChatModel(
-        enforcer=enforcer,
+        seat=seat,
         runs=runs,
         seam=seam,
         inner=model,
@@ -289,7 +293,7 @@ def guard_model(
         disable_streaming=model.disable_streaming,
         rate_limiter=model.rate_limiter,
         profile=model.profile,
-        metadata={**(model.metadata or {}), "guardrails": id(enforcer)},
+        metadata={**(model.metadata or {}), "guardrails": id(seat)},
         tags=model.tags,
     )
 

@@ -22,6 +22,7 @@ from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Blocks, Content, Event, Origin, Stage
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import RUNNABLE, Seam
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either, drive, drive_async
@@ -42,8 +43,8 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     output type raises, because a refusal would not be what its caller expects.
     """
 
-    def __init__(self, inner: Runnable[I, O], enforcer: Enforcer, runs: Runs, actor: Actor | None = None) -> None:
-        self._inner, self._enforcer, self._runs, self._actor = inner, enforcer, runs, actor
+    def __init__(self, inner: Runnable[I, O], seat: Seat, runs: Runs, actor: Actor | None = None) -> None:
+        self._inner, self._seat, self._runs, self._actor = inner, seat, runs, actor
         self.name = f"Guarded{inner.get_name()}"
 
     @property
@@ -80,7 +81,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     def _unwatched(self, config: RunnableConfig | None) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
         config = ensure_config(config)
-        if not self._enforcer.engine.serves(Stage.OUTPUT):
+        if not self._seat.enforcer.engine.serves(Stage.OUTPUT):
             return config
         callbacks = config.get("callbacks")
         if isinstance(callbacks, BaseCallbackManager):
@@ -93,11 +94,22 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         return {**config, "callbacks": callbacks}
 
     async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
-        handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
+        with self._seat.holding() as enforcer:
+            return await self._guarded(enforcer, value, config, kwargs, streamed)
+
+    async def _guarded(
+        self,
+        enforcer: Enforcer,
+        value: I,
+        config: RunnableConfig | None,
+        kwargs: Mapping[str, object],
+        streamed: bool,
+    ) -> O:
+        handler = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE)
         here = await self._runs.here(actor=self._actor, config=config)
-        decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
+        decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.blocked:
-            return self._refused(decision)
+            return self._refused(enforcer, decision)
         if decision.edited:
             value = in_form_of(value, decision.content.value)
         inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
@@ -106,12 +118,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             result = await self._called(value, inner_config, dict(kwargs), streamed)
         finally:
             RUN.reset(token)
-        decision = await self._enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
+        decision = await enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
         if decision.blocked:
-            return self._refused(decision, result)
+            return self._refused(enforcer, decision, result)
         content = decision.content
         if not here.where.task:  # inside a graph what comes out would go into its checkpoints
-            content = await self._enforcer.engine.restoring(replace(decision.event, content=content))
+            content = await enforcer.engine.restoring(replace(decision.event, content=content))
         return in_form_of(result, content.value) if content is not decision.event.content else result
 
     def _called(self, value: I, config: RunnableConfig, kwargs: dict[str, object], streamed: bool) -> Either[O]:
@@ -131,16 +143,16 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         content = _content(value)
         return here.event(stage, origin, content, stage.value, here.where.run, digest(content.value))
 
-    def _refused(self, decision: Decision, result: object = None) -> O:
+    def _refused(self, enforcer: Enforcer, decision: Decision, result: object = None) -> O:
         """A refusal in the form of the chain's output."""
         wants = result if result is not None else self._output_form()
-        if self._enforcer.manners.raises(decision.stage):
-            raise_block(self._enforcer, decision)
+        if enforcer.manners.raises(decision.stage):
+            raise_block(enforcer, decision)
         if isinstance(wants, BaseMessage) or wants is BaseMessage:
-            return refusal_message(self._enforcer, decision)  # type: ignore[return-value]
+            return refusal_message(enforcer, decision)  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
-            return self._enforcer.refusal(decision)  # type: ignore[return-value]
-        return raise_block(self._enforcer, decision)
+            return enforcer.refusal(decision)  # type: ignore[return-value]
+        return raise_block(enforcer, decision)
 
     def _output_form(self) -> object:
         try:

@@ -64,7 +64,7 @@ async def guarded_call(
     revealed = await enforcer.revealed(decision)
     if revealed is not decision.content and request.tool is not None:
         changed = changed.override(tool=_running_with(request.tool, args, cast("dict[str, Json]", revealed.value)))
-    token = CALLING.set(Calling(id(enforcer), call.id))
+    token = CALLING.set(Calling(id(enforcer.seat), call.id))
     began = time.perf_counter()
     try:
         result = await execute(changed)
