@@ -8,17 +8,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, engine, startup, texts
+from benchmarks import agent, engine, scan, startup, texts
 from benchmarks.measure import Table, machine
 
 TABLES: dict[str, Callable[[int], Table]] = {
     "engine": engine.table,
     "injection": texts.injection_table,
     "pii": texts.pii_table,
+    "scan": scan.table,
     "agent": agent.table,
     "startup": startup.table,
 }
-ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "startup": 7}
+ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "scan": 5, "agent": 200, "startup": 7}
 
 
 def main() -> None:

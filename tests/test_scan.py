@@ -161,7 +161,7 @@ def test_shadow_says_what_it_would_do() -> None:
 def test_stages_without_a_text_are_refused(guard: Guard) -> None:
     """Calls have arguments, not a text; and only results have a tool. Both are said at once, not at the first row."""
     for stage, tool in (("tool_call", ""), ("model", ""), ("nonsense", ""), ("input", "web")):
-        with pytest.raises(ValueError, match="allowed|tool_result"):
+        with pytest.raises(ValueError, match=r"allowed|tool_result"):
             scan(guard, [], stage, tool=tool)
 
 
