@@ -44,6 +44,11 @@ class Plain:
     text: str
     pieces: tuple[tuple[int, int, bool], ...]
 
+    @property
+    def aligned(self) -> bool:
+        """Whether every character stands for one, so that places are the same."""
+        return all(same for _, _, same in self.pieces)
+
     def original(self, match: Match) -> Match:
         """The same match in the original text."""
         return match._replace(start=self._begin(match.start), end=self._begin(match.end - 1, after=True))

@@ -87,10 +87,12 @@ class Engine:
         literal = decoded(text)
         if literal is not None:
             text = literal.text
+        plain = undisguised(text)
+        if plain is not None and plain.aligned:  # read as what it shows; every character keeps its place
+            text, plain = plain.text, None
         found = self._counting(text, hints)
         if self.model is not None:
             found = distinct([*found, *self.model.find(text)])
-        plain = undisguised(text)
         if plain is not None:
             spelled = spelled_ssns(text) if "US_SSN" in self._words else []
             found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])

@@ -79,6 +79,8 @@ class Profile:
 
 _ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
 _VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
+_IDENTIFIER = re.compile(r"\b(?:isbn|issn|sku|serial|imei|ean|upc|part|lat|lon)(?: ?(?:no|number|nr))?[\s:#=.\"']*$")
+_IDENTIFIER_REACH = 24
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$|^\d{4}([ -])\d{4}\1\d{4}\1\d{4}$")
 _FIFTH, _LEADING = re.compile(r"\.\d"), re.compile(r"\d\.$")
@@ -128,7 +130,10 @@ def _dialled(text: str, match: Match) -> bool:
         return True
     if not 9 <= sum(map(str.isdigit, value)) <= _MOST_DIGITS:
         return False
-    return value.startswith("+") or len(_SEPARATOR.findall(value)) >= 2
+    if value.startswith("+"):
+        return True
+    before = text[max(0, match.start - _IDENTIFIER_REACH) : match.start].lower()
+    return len(_SEPARATOR.findall(value)) >= 2 and not _IDENTIFIER.search(before)
 
 
 PROFILES: Mapping[str, Profile] = {
