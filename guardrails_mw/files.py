@@ -20,6 +20,9 @@ Files = dict[Path, str]
 MISSING = ""
 """The digest of a file that cannot be read."""
 
+_OWN = Path(__file__).parent
+"""What lies here belongs to the package, not to a policy."""
+
 _NOTES: ContextVar[Files | None] = ContextVar("guardrails_mw_files", default=None)
 
 
@@ -28,9 +31,10 @@ def noting() -> Iterator[Files]:
     """What is read by `read_text` inside, also what could not be read; an outer `noting` gets none of it.
 
     >>> with noting() as files:
-    ...     _ = read_text(Path(__file__))
+    ...     read_text(Path("/dev/null"))
+    ''
     >>> [path.name for path in files]
-    ['files.py']
+    ['null']
     """
     files: Files = {}
     token = _NOTES.set(files)
@@ -46,7 +50,7 @@ def read_text(path: Path) -> str:
     try:
         raw = path.read_bytes()
     finally:
-        if notes is not None:
+        if notes is not None and _OWN not in place.parents:
             notes[place] = MISSING if raw is None else sha256(raw).hexdigest()
     return raw.decode("utf-8")
 

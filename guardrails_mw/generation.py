@@ -81,7 +81,14 @@ def _ready(field: str) -> Iterator[None]:
         raise PolicyError(f"the gate cannot be made ready: {type(error).__name__}", field=field) from None
 
 
-_HELD: ContextVar[Enforcer | None] = ContextVar("guardrails_mw_held", default=None)
+@dataclass(slots=True)
+class _Held:
+    """An enforcer that is held, until it is not: what was begun inside may go on after that, with the context."""
+
+    enforcer: Enforcer | None
+
+
+_HELD: ContextVar[_Held | None] = ContextVar("guardrails_mw_held", default=None)
 
 
 class Seat:
@@ -103,17 +110,20 @@ class Seat:
     def enforcer(self) -> Enforcer:
         """Who decides what begins now."""
         held = _HELD.get()
-        return held if held is not None and held.seat is self else self.generation.enforcer
+        enforcer = held.enforcer if held is not None else None
+        return enforcer if enforcer is not None and enforcer.seat is self else self.generation.enforcer
 
     @contextmanager
     def holding(self) -> Iterator[Enforcer]:
         """Everything that begins inside is decided by one enforcer."""
         enforcer = self.enforcer
-        token = _HELD.set(enforcer)
+        held = _Held(enforcer)
+        token = _HELD.set(held)
         try:
             yield enforcer
         finally:
             _HELD.reset(token)
+            held.enforcer = None
 
     def approval(self, approval: Approval) -> None:
         """Keep a change of an approval, by the policy in office. Raises `StoreError`."""
@@ -140,6 +150,9 @@ class Seat:
             engine.close()
 
 
+_Jobs = queue.SimpleQueue[list[Callable[[], None]]]
+
+
 class _Janitor:
     """One thread that stops what an engine leaves behind, wherever and whenever it was let go.
 
@@ -148,7 +161,7 @@ class _Janitor:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[list[Callable[[], None]]] = queue.SimpleQueue()
+        self._jobs: _Jobs = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -156,15 +169,19 @@ class _Janitor:
         """Stop these when the engine is gone."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():  # a forked process has no thread
-                self._thread = threading.Thread(target=self._work, name="guardrails-mw-janitor", daemon=True)
+                self._jobs = queue.SimpleQueue()
+                self._thread = threading.Thread(
+                    target=_work, args=(self._jobs,), name="guardrails-mw-janitor", daemon=True
+                )
                 self._thread.start()
         weakref.finalize(engine, self._jobs.put, closers).atexit = False
 
-    def _work(self) -> None:
-        while True:
-            for close in self._jobs.get():
-                with suppress(Exception):  # a gate that cannot be closed must not keep the others
-                    close()
+
+def _work(jobs: _Jobs) -> None:
+    while True:
+        for close in jobs.get():
+            with suppress(Exception):  # a gate that cannot be closed must not keep the others
+                close()
 
 
 _JANITOR = _Janitor()

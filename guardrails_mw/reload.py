@@ -75,6 +75,10 @@ class Reloading:
             self._path, self._files, self.tried = place, files, files
             return new.policy
 
+    def unlock(self) -> None:
+        """Forget, in a process that was forked, a reload of the parent's that was under way."""
+        self._lock = threading.Lock()
+
     def close(self) -> None:
         """No more reloading; one that is under way is waited for."""
         with self._lock:
@@ -135,15 +139,32 @@ class Watcher:
 
     def __init__(self, reloading: Reloading, seconds: float) -> None:
         self._stop = threading.Event()
-        watching = (weakref.ref(reloading), self._stop, seconds)
-        self._thread = threading.Thread(target=_watch, args=watching, name="guardrails-mw-watch", daemon=True)
+        self._watching = (weakref.ref(reloading), self._stop, seconds)
+        self._begin()
+        mine = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _again(mine()))
+
+    def _begin(self) -> None:
+        self._thread = threading.Thread(target=_watch, args=self._watching, name="guardrails-mw-watch", daemon=True)
         self._thread.start()
+
+    def begin_again(self) -> None:
+        """Watch in a process that was forked: it has the guard, and no thread."""
+        reloading = self._watching[0]()
+        if reloading is not None and not self._stop.is_set():
+            reloading.unlock()
+            self._begin()
 
     def close(self) -> None:
         """End the watching; a reload that is under way is waited for."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
+
+
+def _again(watcher: Watcher | None) -> None:
+    if watcher is not None:
+        watcher.begin_again()
 
 
 def _watch(watched: weakref.ref[Reloading], stop: threading.Event, seconds: float) -> None:

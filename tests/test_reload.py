@@ -16,6 +16,7 @@ from chat import Failing, ScriptedModel, Tools, in_turn, make_guard, thread, too
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
@@ -218,6 +219,16 @@ def test_a_reload_is_on_record(policies: Policies) -> None:
     assert rules["before_files"] != rules["files"]
     assert (policy["before_hash"], policy["hash"]) == (first.hash, guard.policy.hash)
     assert policy["before_files"] == rules["files"]
+
+
+def test_a_reload_of_the_same_is_on_record_as_the_same(policies: Policies) -> None:
+    """Rules that come with the package are no files of a policy: what did not change has the digest it had."""
+    source = "gates: {in: {type: injection}, keys: {type: secrets}}\nstages: {input: [in, keys]}\n"
+    with Guard.from_yaml(policies.write(source)) as guard:
+        guard.reload()
+        (same,) = changes(guard)
+        assert set(guard._reloading.tried) == {policies.path}
+    assert (same["policy"], same["hash"], same["files"]) == (same["before"], same["before_hash"], same["before_files"])
 
 
 def test_a_reload_that_cannot_be_recorded_does_not_happen(tmp_path: Path) -> None:
@@ -730,6 +741,51 @@ def test_a_failed_reload_by_hand_is_not_repeated_by_the_watch(policies: Policies
             guard.reload(stray)
         policies.write(SHUT)
         assert until(lambda: guard.check("swordfish").blocked)
+
+
+def test_a_forked_process_watches_too(policies: Policies) -> None:
+    """A guard that was made before a server forked its workers is reloaded in each of them."""
+
+    def child() -> None:
+        (policies.path.parent / "begun").touch()
+        os._exit(0 if until(lambda: guard.check("swordfish").blocked) else 1)
+
+    with _watched(policies, OPEN) as guard:
+        process = multiprocessing.get_context("fork").Process(target=child)
+        process.start()
+        assert until((policies.path.parent / "begun").exists)
+        policies.write(SHUT)
+        process.join(30)
+        assert process.exitcode == 0
+        assert until(lambda: guard.check("swordfish").blocked)
+
+
+async def _left_behind(guard: Guard, policies: Policies) -> set[str]:
+    """What a task says that was begun inside a wrapped chain and outlives it."""
+    tasks: list[asyncio.Task[Decision]] = []
+    over = asyncio.Event()
+
+    async def later() -> set[str]:
+        await over.wait()
+        decided: list[Decision] = []
+        guard.engine.observers.append(decided.append)
+        await guard.model(ScriptedModel(script=in_turn("Fine."))).ainvoke("x")
+        return {name for decision in decided for name in said(decision)}
+
+    async def chain(text: str) -> str:
+        tasks.append(asyncio.create_task(later()))
+        return text
+
+    await guard.runnable(RunnableLambda(chain)).ainvoke("x")
+    guard.reload(policies.write(WHOLE.format("new")))
+    over.set()
+    return await tasks[0]
+
+
+def test_what_outlives_a_chain_is_under_the_new_policy(policies: Policies) -> None:
+    """A chain holds a policy to its end and no longer: a task that it leaves behind is decided by the new one."""
+    with Guard.from_yaml(policies.write(WHOLE.format("old"))) as guard:
+        assert asyncio.run(_left_behind(guard, policies)) == {"new"}
 
 
 def test_watching_ends_with_the_guard(policies: Policies) -> None:
