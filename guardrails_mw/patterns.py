@@ -8,6 +8,7 @@ one. When its automaton runs out of memory RE2 reports "no match"; a canary in e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import re2
 
@@ -40,7 +41,7 @@ class PatternSet:
         one_of = [[pattern] if isinstance(pattern, str) else pattern for pattern in patterns.values()]
         entries = [(index, pattern) for index, either in enumerate(one_of) for pattern in either]
         cuts = [round(len(entries) * group / groups) for group in range(groups + 1)]
-        self._engines = [self._engine(entries[first:last]) for first, last in zip(cuts, cuts[1:], strict=False)]
+        self._engines = [self._engine(entries[first:last]) for first, last in pairwise(cuts)]
         self._singles: dict[str, list[re2._Regexp[str]]] = {name: [] for name in self._names}
         for engine, owners in self._engines:
             for place, index in enumerate(owners):

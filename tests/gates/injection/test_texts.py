@@ -1,6 +1,6 @@
-"""Attacks and harmless texts written for this project: the gate's errors in both directions, held within bounds.
+r"""Attacks and harmless texts written for this project: the gate's errors in both directions, held within bounds.
 
-A line is a text; ``\\n`` in it is a line break; lines that begin with ``##`` are headings.
+A line is a text; ``\n`` in it is a line break; lines that begin with ``##`` are headings.
 """
 
 from __future__ import annotations
