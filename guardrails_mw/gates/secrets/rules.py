@@ -45,6 +45,11 @@ class Rule(BaseModel):
     pattern: str | list[str]
     check: Literal["header", "password", "assigned", "random", "issued"] = "issued"
 
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of which one is enough."""
+        return [self.pattern] if isinstance(self.pattern, str) else self.pattern
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,9 +72,13 @@ class RuleSet:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.kinds = [rule.kind for rule in rules]
-        self._checks = {rule.kind: _CHECKS[rule.check] for rule in rules}
+        self._forms = [
+            (f"{rule.kind} {number}", rule.kind, _CHECKS[rule.check])
+            for rule in rules
+            for number in range(len(rule.patterns))
+        ]  # one by one: joined, RE2 would find no literal that all of them need, and would try them on every text
         self._patterns = PatternSet(
-            {rule.kind: rule.pattern if isinstance(rule.pattern, str) else "|".join(rule.pattern) for rule in rules}
+            {f"{rule.kind} {number}": pattern for rule in rules for number, pattern in enumerate(rule.patterns)}
         )
 
     @classmethod
@@ -90,13 +99,12 @@ class RuleSet:
         Raises `GateError`: ``deadline`` when the gate's time is over, ``pattern_memory`` when the pattern
         engine gave up.
         """
-        hits = {kind for _, window in windows(text, overlap=_OVERLAP) for kind in self._patterns.matching(window)}
+        hits = {form for _, window in windows(text, overlap=_OVERLAP) for form in self._patterns.matching(window)}
         found = list(_private_keys(text))
-        for kind in self.kinds:
-            if kind not in hits:
+        for form, kind, check in self._forms:
+            if form not in hits:
                 continue
-            check = self._checks[kind]
-            for start, end in self._patterns.spans(kind, text):
+            for start, end in self._patterns.spans(form, text):
                 own = _MARK.match(text, max(0, start - len("[SECRET:")))
                 if not own and check(text, start, end):
                     found.append(Secret(start, end, "generic" if kind == "generic_prose" else kind))

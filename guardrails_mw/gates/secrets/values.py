@@ -147,7 +147,7 @@ def _in_words(value: str) -> bool:
     pieces = _PIECE.findall(value)
     words = [piece for piece in pieces if len(piece) >= 3 and _WORD.match(piece)]
     few = 1 if any(word.lower() in _COMMON for word in words) else 2
-    share = 0.7 if _BETWEEN.search(value) else 0.8 if _HUMP.search(value) else 2.0
+    share = 0.6 if few == 1 else 0.7 if _BETWEEN.search(value) else 0.8 if _HUMP.search(value) else 2.0
     return len(words) >= few and sum(map(len, words)) >= share * sum(map(len, pieces))
 
 
