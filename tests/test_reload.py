@@ -9,6 +9,9 @@ import multiprocessing
 import os
 import sqlite3
 import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ from guardrails_mw.errors import GuardrailBlocked, PolicyError, StoreError
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, Where
 from guardrails_mw.gates.injection.gate import InjectionGate
 from guardrails_mw.policy import Policy
+from guardrails_mw.reload import _watch
 from guardrails_mw.telemetry.boundary import Boundary
 from guardrails_mw.verdict import Decision, Outcome, Usage
 
@@ -723,6 +727,34 @@ def test_a_half_written_and_a_deleted_file_change_nothing(policies: Policies, ca
         assert "secret-word" not in "".join(warnings) + json.dumps(changes(guard))
         policies.write(OPEN)
         assert until(lambda: not guard.check("swordfish").blocked)
+
+
+class Looks:
+    """In place of the pause between two looks of a watch: what happens to the file meanwhile."""
+
+    def __init__(self, *meanwhile: Callable[[], object]) -> None:
+        self.meanwhile = list(meanwhile)
+
+    def wait(self, seconds: float) -> bool:
+        """Do the next thing; True when there is none."""
+        if not self.meanwhile:
+            return True
+        self.meanwhile.pop(0)()
+        return False
+
+
+def test_a_file_is_left_alone_while_it_is_written(policies: Policies) -> None:
+    """Only what two looks found alike is loaded: pieces in between, or that it was gone, are not."""
+    text = policies.write(SHUT).read_text()
+    seen: list[int] = []
+    with Guard.from_yaml(policies.write(OPEN)) as guard:
+        pieces = [partial(policies.path.write_text, text[:end]) for end in (5, 40, 90)]
+        looks = Looks(*pieces, policies.path.unlink, partial(policies.path.write_text, text))
+        looks.meanwhile += [lambda: seen.append(len(changes(guard)))] * 3
+        _watch(weakref.ref(guard._reloading), looks, 1.0)
+        assert seen == [0, 1, 1]
+        assert [body["result"] for body in changes(guard)] == ["loaded"]
+        assert guard.check("swordfish").blocked
 
 
 def test_a_file_that_is_only_touched_is_not_reloaded(policies: Policies) -> None:
