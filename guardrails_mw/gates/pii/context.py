@@ -1,9 +1,9 @@
 """Words near a match that make it likelier: "ssn" before nine digits.
 
 The rule is Presidio's (five words before the match, a word that contains a recognizer's context word,
-0.35 on top and 0.4 at least) with two differences. Placeholders and whatever has been found already do not count
-as words, so that hiding a value does not change what its neighbours mean; and short context words count
-only as whole words.
+0.35 on top and 0.4 at least) with three differences. Words further away than `REACH` do not count. Nor do placeholders
+and whatever has been found already, so that hiding a value does not change what its neighbours mean. And short context
+words count only as whole words.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from operator import or_
 from guardrails_mw.gates.pii.matching import Match
 from guardrails_mw.placeholder import CHECK_LETTERS
 
-__all__ = ["PLACEHOLDER", "boosted", "occurring", "split_name"]
+__all__ = ["PLACEHOLDER", "REACH", "boosted", "occurring", "split_name"]
 
 PLACEHOLDER = re.compile(rf"\[[A-Z][A-Z_]{{2,40}}(?::[0-9a-f]{{8}}|_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})?\]")
 """What replaces a value: ``[EMAIL_ADDRESS]``, ``[EMAIL_ADDRESS:1f0c22aa]`` or ``[[EMAIL_ADDRESS_1_kvqdzw]]``."""
@@ -31,6 +31,8 @@ _FILLERS = frozenset(
     }
 )  # fmt: skip
 _WORDS_BEFORE = 5
+REACH = 384
+"""Characters before a match in which words count."""
 _GAIN, _FLOOR = 0.35, 0.4
 _SHORT = 4
 """Context words up to this long must be the whole word, or its plural: "call" is in "callback"."""
@@ -66,14 +68,16 @@ def boosted(
     if not support:
         yield from (match for match in matches if keeps(text, match))
         return
-    near: deque[int] = deque(maxlen=_WORDS_BEFORE)
+    near: deque[tuple[int, int]] = deque(maxlen=_WORDS_BEFORE)
     ahead = _words(text)
     word, taken = next(ahead, None), 0
     for match in matches:
         while word is not None and word.start() < match.start:
             if word.start() >= taken:
-                near.extend(support.said(word.group()))
+                near.extend((word.start(), each) for each in support.said(word.group()))
             word = next(ahead, None)
+        while near and near[0][0] < match.start - REACH:
+            near.popleft()
         final = match
         if match.score < 1 and support.of(match.entity, near):
             final = match._replace(score=min(max(match.score + _GAIN, _FLOOR), 1.0))
@@ -117,9 +121,11 @@ class _Support:
             known = self._said[word] = tuple(self._stands(each) for each in pieces if each not in _FILLERS)
         return known
 
-    def of(self, entity: str, near: Iterable[int]) -> bool:
+    def of(self, entity: str, near: Iterable[tuple[int, int]]) -> bool:
         """Whether what stands near, or is given, supports the entity."""
-        around = reduce(or_, near, self._given)
+        around = self._given
+        for _, stands in near:
+            around |= stands
         return around > 0 and any(each & around == each for each in self._wanted[entity])
 
     def _stands(self, word: str) -> int:

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from copy import copy
 from functools import partial
 
 import regex
@@ -32,8 +31,10 @@ from guardrails_mw.gates.pii.presidio import Library, Recognizer, load
 from guardrails_mw.gates.pii.profiles import Profile
 from guardrails_mw.gates.pii.sources import Search, Source, nothing
 
-__all__ = ["Engine"]
+__all__ = ["LONGEST", "Engine"]
 
+LONGEST = 1024
+"""Characters of the longest finding, but for addresses and dates that go on. Mail has 320 (RFC 5321)."""
 _OVERLAP = 2048
 _TIMEOUT = 5.0
 """Seconds one pattern may take on one window, if the deadline does not come first."""
@@ -113,7 +114,7 @@ class Engine:
         if not matches:
             return matches
         counting = boosted(text, matches, self._words, self._profile.keeps, hints)
-        return [_unquoted(text, match) for match in counting]
+        return [_trimmed(text, match) for match in counting]
 
     def _without_words(self, keys: AbstractSet[str], text: str, hints: Sequence[str]) -> set[str]:
         """The sources of these of which no word can stand near a match."""
@@ -150,10 +151,12 @@ def _spans(source: Source, search: Search, text: str) -> Iterator[Span]:
                 yield offset + start, offset + end, score
 
 
-def _unquoted(text: str, match: Match) -> Match:
-    """An address in quotes without them: what is hidden leaves a quoted text."""
+def _trimmed(text: str, match: Match) -> Match:
+    """A quoted address without its quotes, so that what is left is quoted; a mailbox no longer than `LONGEST`."""
     if match.entity == "URL" and text[match.start] in "\"'" and match.end - match.start > 2:
         return match._replace(start=match.start + 1, end=match.end - 1)
+    if match.entity == "EMAIL_ADDRESS" and match.end - match.start > LONGEST:
+        return match._replace(start=match.end - LONGEST)
     return match
 
 
@@ -163,8 +166,8 @@ def _source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:
     needs = _necessary(entity, recognizer, profile)
     if entity == "PHONE_NUMBER":
         finder = partial(PhoneFinder, recognizer.supported_regions, profile.least_digits, _remaining)
-        alone = finder(marked=True).spans if profile.marked_numbers else None
-        return Source(entity, finder().spans, words, needs, alone=alone)
+        marked = finder(marked=True).spans if profile.marked_numbers else None
+        return Source(entity, finder().spans, words, needs, alone=marked)
     if entity == "EMAIL_ADDRESS":
         return Source(entity, _Validated(recognizer, EmailFinder().spans), words, needs, whole=True)
     if entity == "URL":
@@ -229,10 +232,12 @@ def _last_ahead(text: str) -> int:
 class _Patterns:
     """A recognizer's patterns, checks and scores, with a time limit that is an error."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        flags = recognizer.global_regex_flags
+    def __init__(self, recognizer: Recognizer, least: float = 0.0) -> None:
+        self._recognizer, flags = recognizer, recognizer.global_regex_flags
         self._patterns = [
-            (regex.compile(p.regex.replace(_AHEAD, ""), flags), p.score, _AHEAD in p.regex) for p in recognizer.patterns
+            (regex.compile(p.regex.replace(_AHEAD, ""), flags), p.score, _AHEAD in p.regex)
+            for p in recognizer.patterns
+            if p.score >= least
         ]
         self._valid = None if _inherited(recognizer.validate_result) else recognizer.validate_result
         self._invalid = None if _inherited(recognizer.invalidate_result) else recognizer.invalidate_result
@@ -246,9 +251,7 @@ class _Patterns:
             return nothing
         if len(patterns) == len(self._patterns):
             return None
-        shorter = copy(self)
-        shorter._patterns = patterns
-        return shorter
+        return _Patterns(self._recognizer, score)
 
     def __call__(self, text: str) -> Iterator[Span]:
         for pattern, score, ahead in self._patterns:

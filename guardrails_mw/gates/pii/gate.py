@@ -24,8 +24,10 @@ _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator
 class PiiGate(Gate):
     """Finds personal data and hides it.
 
-    A finding longer than `max_span` is found all the same in a whole text; mailboxes and web addresses
-    have no longest form, and none has a space in it.
+    What is found further than `max_span` before a text's end stays as it is, whatever is appended; words up to
+    `look_back` before a value have a say. Web addresses and fractions of seconds have no longest form: they are
+    found from their beginning and grow with the text, without a space. A text that as a whole is JSON is an
+    exception: it is known for JSON at its end, and numbers in it are hidden with quotes.
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
@@ -51,7 +53,10 @@ class PiiGate(Gate):
         except ModuleNotFoundError as error:  # what Presidio brings along; the keys can be checked without it
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
-        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
+        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
+        if gate.max_span is not None:
+            gate.max_span = max([gate.max_span, *(each.reach for each in config.recognizers)])
+        return gate
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It edits under every action."""

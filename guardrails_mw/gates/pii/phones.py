@@ -54,7 +54,7 @@ class _Read(NamedTuple):
 
 
 class _Memory:
-    """What was read before: candidates with the regions that asked; of parts the regions asked, those found, and digits."""
+    """What was read: candidates with the regions that asked; of parts the regions asked, those found, the digits."""
 
     def __init__(self) -> None:
         self.candidates: dict[tuple[str, int], _Read] = {}
