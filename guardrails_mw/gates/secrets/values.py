@@ -94,13 +94,16 @@ def is_assigned(text: str, start: int, end: int) -> bool:
 
 
 def is_random(text: str, start: int, end: int) -> bool:
-    """Whether a value that only stands near a telling word was drawn by chance: mixed case and digits, no words."""
+    """Whether a value that only stands near a telling word was drawn by chance, and is no word.
+
+    It has both cases and digits, or letters that change their case more often than in names.
+    """
     value = text[start:end].rstrip(".,;:!?)")
     if len(value) < 14 or "://" in value or stands_for_another(value) or _in_words(value):
         return False
     if _BRACKET.search(value) or _harmless(text[max(0, start - 96) : start]):
         return False
-    mixed = any(map(str.islower, value)) and any(map(str.isupper, value)) and any(map(str.isdigit, value))
+    mixed = all(any(map(test, value)) for test in (str.islower, str.isupper, str.isdigit)) or _jagged(value)
     return mixed and _entropy(value) >= 3.3
 
 
