@@ -133,7 +133,7 @@ def pii_table(rounds: int) -> Table:
         "the first column is the text without it.",
         [
             *rivals.CONFIGURED[1:],
-            f"Ours, cold: first check of a gate just built, median of {_COLD}. Corpus SHA-256 `{corpus.fingerprint()}`.",
+            f"Cold: first check of a gate just built, median of {_COLD}. Corpus SHA-256 `{corpus.fingerprint()}`.",
             ("Checked in this run: everybody found the mailbox in every text. Reported besides mailboxes, in texts "
                 f"that hold nothing else of the kind: ours {more['ours']}, LangChain {more['langchain']}, regexes "
                 f"{more['regexes']}, Presidio {more['presidio']}."),

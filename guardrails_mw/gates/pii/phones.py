@@ -33,6 +33,8 @@ _SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTU
 _BARE = str.maketrans("", "", " -./()[]")
 _NOT_DIGITS = re.compile(r"\D+")
 _LETTER = re.compile(r"[A-Za-z]")
+_LONE_X = re.compile(r"[^xX]*[xX][^xX].*\d", re.DOTALL)
+"""One x with digits behind it that are no extension, which the matcher never takes for a number."""
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _MARKED_DIGITS, _MARKED_SEPARATORS = 9, 2
 _SIGNS = ("/", "(", "-", None, ".", "")
@@ -258,6 +260,8 @@ class PhoneFinder:
         if not parsing._is_viable_phone_number(number):  # noqa: SLF001
             return 0
         _, rest = parsing._maybe_strip_extension(number)  # noqa: SLF001
+        if _LONE_X.match(rest):
+            return 0
         if len(_LETTER.findall(rest)) >= 3:
             return self._asked(part, asked)
         bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS, asked=asked)
