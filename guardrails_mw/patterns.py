@@ -42,10 +42,9 @@ class PatternSet:
         entries = [(index, pattern) for index, either in enumerate(one_of) for pattern in either]
         cuts = [round(len(entries) * group / groups) for group in range(groups + 1)]
         self._engines = [self._engine(entries[first:last]) for first, last in pairwise(cuts)]
-        self._singles: dict[str, list[re2._Regexp[str]]] = {name: [] for name in self._names}
-        for engine, owners in self._engines:
-            for place, index in enumerate(owners):
-                self._singles[self._names[index]].append(engine.re(place))
+        self._singles = {
+            name: re2.compile(f"(?m:{'|'.join(either)})") for name, either in zip(patterns, one_of, strict=True)
+        }
 
     def _engine(self, entries: Sequence[tuple[int, str]]) -> tuple[re2.Filter, list[int]]:
         """A filter of some patterns and, for each of them, the place of its name; the canary comes last."""
@@ -73,13 +72,12 @@ class PatternSet:
 
     def search(self, name: str, text: str) -> tuple[int, int] | None:
         """Span of the first match of one pattern, in code points."""
-        found = [match for single in self._singles[name] if (match := single.search(text))]
-        return min(((match.start(), match.end()) for match in found), default=None)
+        match = self._singles[name].search(text)
+        return None if match is None else (match.start(), match.end())
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
         """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        for single in self._singles[name]:
-            for match in single.finditer(text):
-                groups = range(1, len(match.groups()) + 1)
-                taken = next((index for index in groups if match.start(index) >= 0), 0)
-                yield match.start(taken), match.end(taken)
+        for match in self._singles[name].finditer(text):
+            groups = range(1, len(match.groups()) + 1)
+            taken = next((index for index in groups if match.start(index) >= 0), 0)
+            yield match.start(taken), match.end(taken)

@@ -33,6 +33,7 @@ _ENGINES = 4  # measured on prose never seen before: one takes twice as long, ei
 _WORD = re.compile(r"\{([a-z_]+)\}")
 
 _CUE = re.compile("[a-z]{5,}")
+_LITERAL = re.compile(r"(?<![\\a-z])[a-z]{3,}")
 
 
 class Signature(BaseModel):
@@ -111,7 +112,7 @@ class SignatureSet:
         parts = {s.id: [_expand(part, self.words, s.id) for part in _parts(s.pattern)] for s in self.signatures}
         self.patterns = {id_: "|".join(alternatives) for id_, alternatives in parts.items()}
         self._compiled = PatternSet(parts, groups=_ENGINES)
-        self._speller = Speller(self.vocabulary)
+        self._speller = Speller(self.vocabulary, set(_LITERAL.findall(" ".join(self.patterns.values()))))
 
     @classmethod
     def read(cls, path: Path, words: Mapping[str, str] | None = None) -> SignatureSet:
