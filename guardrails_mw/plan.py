@@ -12,7 +12,8 @@ from guardrails_mw.budget import Limits
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import Cost, Gate, GateTypes, Site
-from guardrails_mw.gates.limits import BudgetGate, LoopsGate
+from guardrails_mw.gates.budget import BudgetGate
+from guardrails_mw.gates.loops import LoopsGate
 from guardrails_mw.gates.tools import ToolsGate
 from guardrails_mw.loops import LoopLimits
 from guardrails_mw.policy import Policy
