@@ -148,8 +148,7 @@ class Budget:
             # first the new number, then the old hold: an end between the two leaves a hold, not a free call
             self._store.swap(self._register(key, call), str(count) if count else None, str(count + 1))
             return self._store.settle(attempt, {})
-        amounts = self._spent(call, outcome)
-        return self._store.settle(attempt, {self._scope(account, unit): n for unit, n in amounts.items()})
+        return self._store.settle(attempt, self._spent(call, outcome))
 
     def used(self, account: str) -> dict[str, int]:
         """Charged plus held, per unit that has a cap."""

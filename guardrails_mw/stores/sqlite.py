@@ -25,7 +25,7 @@ from typing import Literal
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
+from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
 
 __all__ = ["SqliteStore"]
 
@@ -249,9 +249,7 @@ class SqliteStore:
             raise StoreError("store.value")
         with self._transaction() as db:
             held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
-            if held:
-                scopes = held.keys() | amounts.keys()
-                _charge(db, {scope: amounts.get(scope, 0) - held.get(scope, 0) for scope in scopes})
+            _charge(db, {scope: amounts.get(unit_of(scope), 0) - amount for scope, amount in held.items()})
             return bool(held)
 
     def used(self, scope: str) -> int:

@@ -178,11 +178,19 @@ def test_reserve_is_idempotent(store: Store) -> None:
 
 
 def test_settle_charges_what_was_used(store: Store) -> None:
-    """Less than held frees the rest, more is charged too, a scope left out is charged nothing."""
+    """Less than held frees the rest, more is charged too; a unit left out, or not held, is charged nothing."""
     store.reserve("a", [Claim("x", 10, 100), Claim("y", 10, 100), Claim("z", 10, 100)], 0.0, 60.0)
     assert store.settle("a", {"x": 3, "y": 200, "w": 4})
-    assert [store.used(scope) for scope in "xyzw"] == [3, 200, 0, 4]
+    assert [store.used(scope) for scope in "xyzw"] == [3, 200, 0, 0]
     assert store.reserve("b", [Claim("y", 0, 100)], 0.0, 60.0) == Refusal("y", 100, 200, 0)
+
+
+def test_settle_charges_every_scope_of_a_unit(store: Store) -> None:
+    """Amounts are per unit: what a call cost is charged in each scope that held that unit, whatever its window."""
+    scopes = ["run:1:usd", "tenant:acme:2026-11:usd", "tenant:acme:2026-11:tokens"]
+    store.reserve("a", [Claim(scope, 10, 100) for scope in scopes], 0.0, 60.0)
+    assert store.settle("a", {"usd": 3, "tokens": 40, "2026-11:usd": 50, "run:1:usd": 60})
+    assert [store.used(scope) for scope in scopes] == [3, 3, 40]
 
 
 def test_settle_unknown_key(store: Store) -> None:
