@@ -102,6 +102,9 @@ class Store(Protocol):
                 held in a unit is charged its amount, so who settles need not know which windows were held.
         """
 
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key, so that it may be reserved anew; False if not held."""
+
     def used(self, scope: str) -> int:
         """Charged plus held."""
 

@@ -96,6 +96,16 @@ class MemoryStore:
                 self._used[scope] += amounts.get(unit_of(scope), 0) - amount
             return bool(held)
 
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key; see `Store.release`."""
+        with self._lock:
+            held = self._close(key)
+            for scope, amount in held.items():
+                self._used[scope] -= amount
+            if held:
+                self._keys.discard(key)
+            return bool(held)
+
     def used(self, scope: str) -> int:
         """Charged plus held."""
         with self._lock:

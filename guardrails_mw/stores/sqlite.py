@@ -252,6 +252,15 @@ class SqliteStore:
             _charge(db, {scope: amounts.get(unit_of(scope), 0) - amount for scope, amount in held.items()})
             return bool(held)
 
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key; see `Store.release`."""
+        with self._transaction() as db:
+            held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
+            if held:
+                db.execute("DELETE FROM reserved WHERE key = ?", (key,))
+                _charge(db, {scope: -amount for scope, amount in held.items()})
+            return bool(held)
+
     def used(self, scope: str) -> int:
         """Charged plus held."""
         with self._session() as db:

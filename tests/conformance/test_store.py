@@ -193,6 +193,21 @@ def test_settle_charges_every_scope_of_a_unit(store: Store) -> None:
     assert [store.used(scope) for scope in scopes] == [3, 3, 40]
 
 
+def test_a_released_key_may_be_reserved_anew(store: Store) -> None:
+    """A release gives everything back and forgets the key; what was settled or has expired is not released."""
+    claims = [Claim("run:usd", 60, 100), Claim("run:tokens", 5, 10)]
+    assert store.reserve("a", claims, 0.0, 60.0) is None
+    assert store.release("a") is True
+    assert [store.used(claim.scope) for claim in claims] == [0, 0]
+    assert store.release("a") is False
+    assert store.reserve("a", claims, 0.0, 60.0) is None
+    assert [store.used(claim.scope) for claim in claims] == [60, 5]
+    assert store.settle("a", {"usd": 7}) is True
+    assert store.release("a") is False
+    assert store.reserve("a", claims, 0.0, 60.0) is None
+    assert [store.used(claim.scope) for claim in claims] == [7, 0]  # a settled key holds nothing anew
+
+
 def test_settle_unknown_key(store: Store) -> None:
     """Settling what was never held changes nothing and says so."""
     assert store.settle("never", {"s": 5}) is False
