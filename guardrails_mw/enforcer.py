@@ -257,6 +257,10 @@ class Enforcer:
     def refusal(self, decision: Decision) -> str:
         """What the user sees instead of a blocked content."""
         texts = self.manners.refusal
+        return self.refusal_of(decision.stage, decision.verdict.reason)
+
+    def refusal_of(self, stage: Stage, reason: str) -> str:
+        """What the user sees instead of something that was blocked at a stage for a reason."""
         return texts.get(decision.stage, texts[None]).replace("{reason}", decision.verdict.reason)
 
     def mark(self, decision: Decision) -> dict[str, str]:

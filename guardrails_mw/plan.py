@@ -15,14 +15,15 @@ from guardrails_mw.gate import Cost, Gate, GateTypes, Site
 from guardrails_mw.gates.budget import BudgetGate
 from guardrails_mw.gates.loops import LoopsGate
 from guardrails_mw.gates.tools import ToolsGate
+from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
-from guardrails_mw.policy import Policy
+from guardrails_mw.policy import LoopsPolicy, Policy, ToolPolicy
 from guardrails_mw.prices import Prices
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Action
 from guardrails_mw.workers import IsolatedWorker
 
-__all__ = ["Planned", "build_gates", "plan", "process_of", "unlisted"]
+__all__ = ["Planned", "build_gates", "habits", "loop_limits", "plan", "process_of", "unlisted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,24 @@ def unlisted(policy: Policy) -> Action:
     return Action[(policy.default_tool or ("block" if policy.tools else "allow")).upper()]
 
 
+def loop_limits(loops: LoopsPolicy) -> LoopLimits:
+    """When a repetition is a loop, as a policy says."""
+    return LoopLimits(
+        repeats=loops.repeats,
+        cycles=loops.cycles,
+        errors=loops.errors,
+        no_news=loops.no_news,
+        steps=loops.steps,
+        seconds=loops.seconds,
+        then=tuple(loops.then),
+    )
+
+
+def habits(tool: ToolPolicy) -> Habits:
+    """What a policy says about how a tool is called."""
+    return Habits(tool.polls, tool.effect, tuple(tool.key))
+
+
 def process_of(gate: Gate) -> IsolatedWorker | None:
     """The process that a gate runs in, not started; None for a gate that runs in this one."""
     if gate.cost is not Cost.ISOLATED:
@@ -101,9 +120,9 @@ def _before(policy: Policy, store: Store, secret: bytes) -> list[Gate]:
         tiers: dict[str, Action] = {tier: Action[answer.upper()] for tier, answer in policy.tiers.items()}
         found.append(ToolsGate(policy.tools, unlisted(policy), tiers, policy.base))
     if policy.loops:
-        limits = LoopLimits(policy.loops.repeats, tuple(policy.loops.then))
-        polls = [name for name, tool in policy.tools.items() if tool.polls]
-        found.append(LoopsGate("loops", store, limits, polls=polls, prefix=_prefix(policy), secret=secret))
+        known = {name: habits(tool) for name, tool in policy.tools.items()}
+        limits, prefix = loop_limits(policy.loops), _prefix(policy)
+        found.append(LoopsGate("loops", store, limits, habits=known, prefix=prefix, secret=secret))
     return found
 
 

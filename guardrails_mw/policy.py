@@ -128,8 +128,13 @@ class ToolPolicy(_Section):
     """What an empty result means."""
     sees: Literal["tokens", "raw"] = "tokens"
     """``raw``: the tool runs with real values where the model wrote tokens. Rules and reviewers see tokens."""
-    polls: bool = False
-    """Whether calling it again with the same arguments is its normal use; loops are then not counted."""
+    polls: bool | Annotated[int, Field(ge=2, le=30)] = False
+    """Whether calling it again with the same arguments is its normal use: without end, or until so many same results."""
+    effect: bool | None = None
+    """Whether it changes something outside: a new call is then progress, a repeated one counts harder. Judged by its
+    name and results if left out."""
+    key: list[str] = []
+    """The arguments that tell one call from another, for loops; all if left out."""
 
 
 class RunBudget(_Section):
@@ -170,10 +175,21 @@ class Price(_Section):
 class LoopsPolicy(_Section):
     """When repeating becomes a loop."""
 
-    repeats: int = Field(default=3, ge=2, le=20)
-    """How often the same call may give the same result."""
+    repeats: int = Field(default=5, ge=2, le=20)
+    """How often one call may give the same result."""
+    cycles: int = Field(default=3, ge=2, le=5)
+    """How often several calls may come in the same order with the same results."""
+    errors: int = Field(default=6, ge=2, le=20)
+    """How often one tool may fail with the same error, whatever its arguments."""
+    no_news: int = Field(default=8, ge=2, le=20)
+    """How many steps may bring nothing new."""
+    steps: int | None = Field(default=None, gt=0)
+    """Tool calls that a run may make; no limit if left out."""
+    seconds: float | None = Field(default=None, gt=0)
+    """Seconds that a run may go on calling tools, by the clock on the wall, from its first tool call; no limit if
+    left out."""
     then: list[Literal["nudge", "ask", "block"]] = Field(default=["nudge", "ask", "block"], min_length=1)
-    """What happens at that count, at the next, and from there on."""
+    """What happens to the call that would go on with the loop, to the next one, and from there on."""
 
 
 class RecordPolicy(_Section):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
@@ -11,13 +13,15 @@ from langchain_core.messages import ToolCall as HostToolCall
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
-from guardrails_mw.verdict import Decision, Outcome, Usage
+from guardrails_mw.verdict import Decision, Outcome, Remedy, Usage
 
 __all__ = [
     "call_event",
     "calls_only",
     "last_answer",
+    "ended",
     "message_events",
+    "last_result",
     "model_event",
     "name_of",
     "named",
@@ -33,6 +37,8 @@ __all__ = [
     "with_content",
 ]
 
+
+_CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
     """The messages that somebody outside wrote, each with its index and event.
@@ -58,6 +64,8 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
     """The event of a tool's result, the same where the tool ran and where a model reads the conversation."""
     content = Content(message.content, blocks=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
+    if isinstance(message, ToolMessage) and message.status == "error":
+        call = replace(call, failed=True)
 
 
 def _call_id(message: ToolMessage | FunctionMessage) -> str:
@@ -124,6 +132,36 @@ def last_answer(messages: Sequence[BaseMessage]) -> int:
 
 
 def calls_only(message: BaseMessage) -> bool:
+def ended(enforcer: Enforcer, messages: Sequence[BaseMessage]) -> AIMessage | None:
+    """The answer that a run ends with, where a tool call was blocked for good since the model's last answer."""
+    for message in messages[last_answer(messages) + 1 :]:
+        mark = message.additional_kwargs.get("guardrails") if isinstance(message, ToolMessage) else None
+        if isinstance(mark, Mapping) and mark.get("remedy") == Remedy.END:
+            reason = str(mark.get("reason"))  # a tool may have written this mark: it ends the run, and says no more
+            said = enforcer.refusal_of(Stage.TOOL_CALL, reason if _CODE.fullmatch(reason) else "ended")
+            return AIMessage(said, response_metadata={"guardrails": dict(mark)})
+    return None
+
+
+def last_result(messages: Sequence[object], call: HostToolCall) -> str:
+    """What the model last read from the same tool, from the same call if it made it before; empty if nothing."""
+    same = {
+        asked["id"]: asked["args"] == call["args"]
+        for message in messages
+        if isinstance(message, AIMessage)
+        for asked in message.tool_calls
+        if asked["name"] == call["name"] and asked["id"] != call["id"]
+    }
+    read = [
+        (same[message.tool_call_id], str(message.text))
+        for message in messages
+        if isinstance(message, ToolMessage)
+        and message.tool_call_id in same
+        and "guardrails" not in message.additional_kwargs
+    ]
+    return max(enumerate(read), key=lambda item: (item[1][0], item[0]))[1][1] if read else ""
+
+
     """Whether a message is no answer yet, only calls: an empty text would fit no schema."""
     return isinstance(message, AIMessage) and bool(message.tool_calls) and not message.content
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardrails_mw import __version__
-from guardrails_mw.cli import approvals, check, demo, doctor, explain, runs, schema
+from guardrails_mw.cli import approvals, check, demo, doctor, explain, loops, runs, schema
 from guardrails_mw.cli.output import complain
 from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 
@@ -44,6 +44,7 @@ app.command("check")(check.check)
 app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("loops")(loops.loops)
 app.add_typer(approvals.app)
 app.add_typer(runs.app)
 app.command("demo")(demo.demo)
