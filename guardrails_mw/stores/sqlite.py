@@ -26,6 +26,8 @@ from typing import Literal
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.stores.prefix import beyond
+from guardrails_mw.stores.schema import Schema
 
 __all__ = ["SqliteStore"]
 
@@ -147,8 +149,7 @@ class SqliteStore:
                     self._db = self._connect()
                 yield self._db
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            raise StoreError(_CODES.get((code or 0) & 0xFF, "store.failed")) from None
+            raise _sorted_out(error) from None
         except (OverflowError, UnicodeEncodeError):  # no such number or text in a database
             raise StoreError("store.value") from None
 
@@ -291,13 +292,13 @@ class SqliteStore:
         """All keys that start with a prefix, oldest first."""
         query = "SELECT key FROM register WHERE key >= ? AND key < ? ORDER BY id"
         with self._session() as db:
-            return [row[0] for row in db.execute(query, (prefix, _beyond(prefix))).fetchall()]
+            return [row[0] for row in db.execute(query, (prefix, _end(prefix))).fetchall()]
 
     def due(self, prefix: str, before: float) -> Sequence[str]:
         """Keys under a prefix whose `due` has come, earliest first."""
         query = "SELECT key FROM register WHERE due <= ? AND key >= ? AND key < ? ORDER BY due, id"
         with self._session() as db:
-            return [row[0] for row in db.execute(query, (before, prefix, _beyond(prefix))).fetchall()]
+            return [row[0] for row in db.execute(query, (before, prefix, _end(prefix))).fetchall()]
 
     def close(self) -> None:
         """Close the file. Closing twice is harmless; any other use afterwards is ``store.closed``."""
@@ -306,6 +307,26 @@ class SqliteStore:
             db, self._db = self._db, None
             if db is not None:
                 db.close()
+
+    @classmethod
+    def schema(cls, path: str | Path) -> Schema:
+        """What a file has, without changing or making it. Raises `StoreError`."""
+        file = Path(path).absolute()
+        if not file.exists():
+            return Schema(0, len(_MIGRATIONS))
+        try:
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
+                found = _version(db)
+                if found == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+                    raise StoreError("store.not_ours")
+        except sqlite3.Error as error:
+            raise _sorted_out(error) from None
+        return Schema(found, len(_MIGRATIONS))
+
+
+def _sorted_out(error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", None)
+    return StoreError(_CODES.get((code or 0) & 0xFF, "store.failed"))
 
 
 def _amount(db: sqlite3.Connection, scope: str) -> int:
@@ -318,13 +339,10 @@ def _charge(db: sqlite3.Connection, amounts: Mapping[str, int]) -> None:
     db.executemany(query, list(amounts.items()))
 
 
-def _beyond(prefix: str) -> str | bytes:
-    """The smallest text after all that start with a prefix; a blob, which sorts after every text, if none is."""
-    while prefix:
-        code, prefix = ord(prefix[-1]), prefix[:-1]
-        if code < 0x10FFFF:
-            return prefix + chr(0xE000 if code == 0xD7FF else code + 1)  # surrogates are no text
-    return b""
+def _end(prefix: str) -> str | bytes:
+    """Where keys with a prefix end; a blob, which sorts after every text, where they end with all."""
+    end = beyond(prefix)
+    return b"" if end is None else end
 
 
 def _migrate(db: sqlite3.Connection) -> None:
