@@ -225,6 +225,7 @@ class Enforcer:
         if decision.blocked or not decision.approval:
             return decision
         try:
+            decision = self.engine.grant(decision, decision.approval)
             won = self.approvals.claim(decision.approval)
         except StoreError as error:
             return await self.blocked(decision, "approval", error.code)
@@ -256,12 +257,12 @@ class Enforcer:
 
     def refusal(self, decision: Decision) -> str:
         """What the user sees instead of a blocked content."""
-        texts = self.manners.refusal
         return self.refusal_of(decision.stage, decision.verdict.reason)
 
     def refusal_of(self, stage: Stage, reason: str) -> str:
         """What the user sees instead of something that was blocked at a stage for a reason."""
-        return texts.get(decision.stage, texts[None]).replace("{reason}", decision.verdict.reason)
+        texts = self.manners.refusal
+        return texts.get(stage, texts[None]).replace("{reason}", reason)
 
     def mark(self, decision: Decision) -> dict[str, str]:
         """What a refusal or a rejected tool message carries about the block."""

@@ -112,7 +112,24 @@ class Engine:
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
+        if decision.verdict.max_tokens is not None:
+            outcome = replace(outcome, limit=decision.verdict.max_tokens)
         self._settle(decision.event, decision.held, outcome)
+
+    def grant(self, decision: Decision, by: str) -> Decision:
+        """Tell gates that hold that a person has approved what they asked for; they may then hold it.
+
+        Raises:
+            StoreError: what the store says.
+        """
+        asked = {check.gate: check.verdict.reason for check in decision.checks if check.verdict.action is Action.ASK}
+        held = list(decision.held)
+        for step in self._plan.get(decision.stage, ()):
+            if step.gate.name in asked and isinstance(step.gate, HoldingGate):
+                step.gate.grant(decision.event, asked[step.gate.name], by)
+                if isinstance(self._ask(step, decision.event), Check):
+                    held.append(step.gate.name)
+        return replace(decision, held=tuple(held))
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
@@ -325,7 +342,8 @@ class Engine:
         if verdict.action is Action.BLOCK:
             return None
         asks = verdict.action is Action.ASK and not seam.can(stage, Power.ASK)
-        edits = bool(verdict.edits) and not seam.can(stage, Power.EDIT)
+        changes = bool(verdict.edits) or verdict.max_tokens is not None
+        edits = changes and not seam.can(stage, Power.EDIT)
         if not (asks or edits):
             return None
         return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")

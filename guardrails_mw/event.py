@@ -119,11 +119,15 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited."""
+    """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited.
+
+    `limitable` says whether its caller can limit the answer, or limit it further.
+    """
 
     name: str
     input_tokens: int = 0
     max_tokens: int = 0
+    limitable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

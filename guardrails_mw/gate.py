@@ -138,6 +138,15 @@ class HoldingGate(Gate):
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge or free what `check` reserved for this event. Called exactly once per permitted event."""
 
+    def grant(self, event: Event, code: str, by: str) -> None:  # noqa: B027 - most gates grant nothing
+        """A person has approved what `check` asked for.
+
+        Args:
+            event: the event that was asked about.
+            code: the reason code of that question.
+            by: id of the approval; told again, it grants nothing more.
+        """
+
 
 class GateTypes:
     """The gate types that are installed, by name; a type is imported when it is first asked for.

@@ -20,9 +20,10 @@ from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.plan import build_gates, plan, process_of
-from guardrails_mw.policy import ApprovalPolicy, Policy, VaultPolicy
+from guardrails_mw.policy import Policy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
+from guardrails_mw.sections import ApprovalPolicy, VaultPolicy
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
 from guardrails_mw.vault import Vault, scope_of

@@ -8,17 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from guardrails_mw.budget import Limits
+from guardrails_mw.budget import Budget, Terms
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import Cost, Gate, GateTypes, Site
 from guardrails_mw.gates.budget import BudgetGate
 from guardrails_mw.gates.loops import LoopsGate
 from guardrails_mw.gates.tools import ToolsGate
+from guardrails_mw.ledger import Ledger
 from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
-from guardrails_mw.policy import LoopsPolicy, Policy, ToolPolicy
+from guardrails_mw.policy import Policy
+from guardrails_mw.price_list import GenaiPrices
 from guardrails_mw.prices import Prices
+from guardrails_mw.sections import LoopsPolicy, ToolPolicy, limits_of
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Action
 from guardrails_mw.workers import IsolatedWorker
@@ -127,16 +130,20 @@ def _before(policy: Policy, store: Store, secret: bytes) -> list[Gate]:
 
 
 def _after(policy: Policy, store: Store) -> list[Gate]:
-    if policy.budgets is None:
+    if not (policy.budgets or policy.prices or policy.price_list):
         return []
-    run = policy.budgets.run
-    limits = Limits(
-        usd_micro=int(run.usd * 1_000_000) if run.usd is not None else None,
-        tokens=run.tokens,
-        model_calls=run.model_calls,
-        tool_calls=run.tool_calls,
-        milliseconds=int(run.seconds * 1000) if run.seconds is not None else None,
-        warn_at=run.warn_at,
+    table = {name: {key: str(cost) for key, cost in each if cost is not None} for name, each in policy.prices.items()}
+    prices = Prices(table, GenaiPrices() if policy.price_list else None)
+    reserve = policy.reserve
+    terms = Terms(
+        output=reserve.output_tokens,
+        least=reserve.least_output_tokens,
+        ttl=reserve.lasts,
+        unpriced=reserve.unknown_price == "allow",
+        points={name: tool.risk for name, tool in policy.tools.items()},
     )
-    prices = Prices({name: {"input": str(p.input), "output": str(p.output)} for name, p in policy.prices.items()})
-    return [BudgetGate("budget", store, limits, prices, prefix=_prefix(policy), assume_output=run.assume_output)]
+    limits = [limits_of(name, budget) for name, budget in policy.budgets.items()]
+    points = {Action.FLAG: policy.risk.flag, Action.ASK: policy.risk.ask, Action.BLOCK: policy.risk.block}
+    budget = Budget(store, limits, prices, terms, _prefix(policy))
+    asks = any(each.then == "ask" for each in limits)
+    return [BudgetGate("budget", budget, blocking=store.blocking, ledger=Ledger(store), points=points, asks=asks)]

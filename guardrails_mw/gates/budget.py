@@ -1,41 +1,37 @@
-"""The gate that counts what runs use. It holds no state itself; the store does."""
+"""The gate that counts what runs, people and tenants may use up. It holds no state itself; the store does."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from guardrails_mw.budget import Budget, Limits, Refused
-from guardrails_mw.errors import GateError
-from guardrails_mw.event import Event, ModelCall, Stage, ToolCall
+from guardrails_mw.budget import Budget, Refused
+from guardrails_mw.event import Event, ModelCall, Stage
 from guardrails_mw.gate import Cost, HoldingGate
-from guardrails_mw.prices import Prices
-from guardrails_mw.store import Store
-from guardrails_mw.verdict import Outcome, Remedy, Verdict
+from guardrails_mw.ledger import Ledger
+from guardrails_mw.spend import spent
+from guardrails_mw.verdict import Action, Decision, Outcome, Remedy, Verdict
 
 __all__ = ["BudgetGate"]
 
-
-def _run(event: Event) -> str:
-    return event.where.run
+_REMEDIES = {"end": Remedy.END, "block": Remedy.REFUSE, "cheaper": Remedy.CHEAPER}
 
 
 class BudgetGate(HoldingGate):
     """Lets a model or tool call start only while its worst case fits into what is left.
 
-    Codes: ``budget.usd``, ``budget.tokens``, ``budget.model_calls``, ``budget.tool_calls``,
-    ``budget.seconds``, ``budget.unknown_price``, and the flag ``budget.warn``. An event needs a key.
+    Codes: ``budget.<name>.<unit>`` with the units ``usd``, ``tokens``, ``model_calls``, ``tool_calls``,
+    ``tool_calls.<tool>``, ``seconds``, ``wall`` and ``risk``; ``budget.unknown_price``. A verdict's facts are the
+    cap, what is used, left and asked for, and when the window ends. A call that fits only if its answer is
+    shorter carries `max_tokens`. The first call that comes to `warn_at` of a cap is flagged with the same code.
 
     Args:
-        name: the gate's name; also keeps its counters apart from those of other budgets.
-        store: where it counts.
-        limits: the caps.
-        prices: what models cost.
-        account: whose budget an event counts against; its run if left out.
-        prefix: put before every scope and key; shadow mode counts under its own.
-        assume_output: tokens held for the answer of a call without a limit.
-        ttl: seconds after which a hold that nobody settled is charged in full.
+        name: the gate's name.
+        budget: counts.
+        blocking: whether its store may wait for a disk or a network.
+        ledger: where every call's cost is kept; nowhere if left out.
+        points: risk points that a verdict of an action costs.
         clock: seconds since the epoch.
     """
 
@@ -44,40 +40,57 @@ class BudgetGate(HoldingGate):
     def __init__(
         self,
         name: str,
-        store: Store,
-        limits: Limits,
-        prices: Prices,
+        budget: Budget,
         *,
-        account: Callable[[Event], str] = _run,
-        prefix: str = "",
-        assume_output: int = 1024,
-        ttl: float = 900.0,
+        blocking: bool = False,
+        ledger: Ledger | None = None,
+        points: Mapping[Action, int] | None = None,
+        asks: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name)
-        self.cost = Cost.BLOCKING if store.blocking else Cost.LINEAR
-        self._account, self._clock = account, clock
-        self._budget = Budget(store, limits, prices, name=name, prefix=prefix, assume_output=assume_output, ttl=ttl)
+        self.cost = Cost.BLOCKING if blocking else Cost.LINEAR
+        self._budget, self._ledger, self._clock = budget, ledger, clock
+        self._points = {action: cost for action, cost in (points or {}).items() if cost}
+        self._effects = frozenset({"block", "ask"} if asks else {"block"})
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
-        """It only blocks."""
-        return frozenset({"block"})
+        """It blocks; it asks where the policy says so."""
+        return self._effects
 
     def check(self, event: Event) -> Verdict:
         """Reserve, or say what is used up. Raises `GateError` for an event without a call or key."""
-        answer = self._budget.reserve(self._account(event), event.key, _counted(event), self._clock())
+        answer = self._budget.reserve(event, self._clock())
         if isinstance(answer, Refused):
-            return Verdict.block(answer.code, remedy=Remedy.END)
-        return Verdict.flag("budget.warn") if answer.warnings else Verdict.allow()
+            return self._refusal(answer)
+        if answer.warnings or answer.max_tokens:
+            action = Action.FLAG if answer.warnings else Action.ALLOW
+            return Verdict(action, next(iter(answer.warnings), ""), max_tokens=answer.max_tokens)
+        return Verdict.allow()
 
     def settle(self, event: Event, outcome: Outcome) -> None:
-        """Charge what the call used; see `Budget.settle`."""
-        self._budget.settle(self._account(event), event.key, _counted(event), outcome)
+        """Charge what the call used, and keep it; see `Budget.settle`."""
+        self._budget.settle(event, outcome)
+        if self._ledger is not None and outcome.status != "released":
+            usd = self._budget.price(event.call, outcome) if isinstance(event.call, ModelCall) else None
+            run = event.where.run or "direct"
+            self._ledger.record(run, f"{event.key}|{event.stage}|spend", "spend", spent(event, outcome, usd))
 
+    def grant(self, event: Event, code: str, by: str) -> None:
+        """Raise the cap that a person was asked about by itself once more."""
+        if code.count(".") > 1:
+            self._budget.grant(event, code, by, self._clock())
 
-def _counted(event: Event) -> ModelCall | ToolCall:
-    if not event.key:
-        raise GateError("no_key")
-    if event.call is None:
-        raise GateError("no_call")
-    return event.call
+    def observe(self, decision: Decision) -> None:
+        """Charge the points that a verdict costs, once per event. Told of every decision by the engine."""
+        points = self._points.get(decision.verdict.action, 0)
+        if points and decision.gate != self.name:
+            key = f"points|{decision.event.key}|{decision.stage}"
+            self._budget.charge(decision.event, "risk", points, key, self._clock())
+
+    @staticmethod
+    def _refusal(answer: Refused) -> Verdict:
+        then = answer.limits.then if answer.limits else "end"
+        if then == "ask":
+            return Verdict.ask(answer.code, facts=answer.facts)
+        return Verdict.block(answer.code, remedy=_REMEDIES[then], facts=answer.facts)
