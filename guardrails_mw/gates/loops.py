@@ -206,12 +206,12 @@ def _last(seen: Sequence[_Seen]) -> Sequence[_Seen]:
 
 
 def _streak(seen: Sequence[_Seen], turn: str) -> list[_Seen]:
-    """The steps that count: those since a person last let one through, without what was stopped in this turn."""
+    """The steps that count: those since a person last let one through, but none of the turn that is being decided."""
     steps: list[_Seen] = []
     for item in seen:
         if item.state == _APPROVED:
             steps.clear()
-        if item.state not in _APART and not (turn and item.turn == turn and item.state in _STATES):
+        if item.state not in _APART and not (turn and item.turn == turn):
             steps.append(item)
     return steps
 
