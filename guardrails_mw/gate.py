@@ -138,7 +138,7 @@ class HoldingGate(Gate):
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge or free what `check` reserved for this event. Called exactly once per permitted event."""
 
-    def grant(self, event: Event, code: str, by: str) -> None:  # noqa: B027 - most gates grant nothing
+    def grant(self, event: Event, code: str, by: str) -> None:
         """A person has approved what `check` asked for.
 
         Args:

@@ -66,6 +66,8 @@ ConditionText = Annotated[
 
 
 class Section(BaseModel):
+    """A part of the file. What it does not know is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from guardrails_mw import __version__
-from guardrails_mw.cli import approvals, check, demo, doctor, explain, loops, runs, schema
+from guardrails_mw.cli import approvals, check, demo, doctor, explain, loops, runs, schema, spend
 from guardrails_mw.cli.output import complain
 from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 
@@ -47,6 +47,7 @@ app.command("doctor")(doctor.doctor)
 app.command("loops")(loops.loops)
 app.add_typer(approvals.app)
 app.add_typer(runs.app)
+app.command("spend")(spend.spend)
 app.command("demo")(demo.demo)
 
 
