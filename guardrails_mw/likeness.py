@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntFlag
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Final
 
 import re2
 
@@ -94,27 +94,27 @@ _HANDS_OVER = _any(r"^(?:to_|handoff|hand_off|hand_over|transfer_to_|delegate|ro
 _PIECES = _any(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
-class Trait(IntFlag):
-    """What is known of a step besides what it is equal to."""
+class Trait:
+    """What is known of a step besides what it is equal to: bits of an integer, much faster than flags."""
 
-    NONE = 0
-    FAILED = 1
+    NONE: Final = 0
+    FAILED: Final = 1
     """The call failed."""
-    EMPTY = 2
+    EMPTY: Final = 2
     """It found nothing, or was turned away."""
-    ACTED = 4
+    ACTED: Final = 4
     """It did something: made again with other arguments it is progress, whatever it answers."""
-    EFFECT = 8
+    EFFECT: Final = 8
     """The policy says that it has an effect; repeating it counts harder."""
-    WAITING = 16
+    WAITING: Final = 16
     """It waits for something that others do, or met a fault that passes."""
-    TALK = 32
+    TALK: Final = 32
     """It only writes something down; new words are no progress."""
-    HANDOVER = 64
+    HANDOVER: Final = 64
     """It hands over to another agent."""
-    READS = 128
+    READS: Final = 128
     """It looks something up: an answer without content is then an empty one, and not silent success."""
-    BLANK = 256
+    BLANK: Final = 256
     """Its answer has no content."""
 
 
@@ -129,7 +129,7 @@ class Step:
     tool: str
     call: str
     result: str
-    traits: Trait = Trait.NONE
+    traits: int = Trait.NONE
     patience: int = 0
 
 
@@ -169,6 +169,7 @@ def step_of(
     return Step(tool_key(tool, secret), call_key(tool, args, secret, habits.key), result, traits, patience)
 
 
+@lru_cache(maxsize=1024)
 def tool_key(tool: str, secret: bytes = b"") -> str:
     """A hash of a tool's name."""
     return _digest(tool, secret)
@@ -217,7 +218,7 @@ def _digest(text: str, secret: bytes = b"") -> str:
 
 
 @lru_cache(maxsize=1024)
-def _said(head: str) -> Trait:
+def _said(head: str) -> int:
     """What the beginning of a result tells."""
     waits = Trait.WAITING if _WAITING.search(head) else Trait.NONE
     if _FAILED.search(head):
@@ -230,7 +231,7 @@ def _said(head: str) -> Trait:
 
 
 @lru_cache(maxsize=1024)
-def _named(tool: str) -> Trait:
+def _named(tool: str) -> int:
     """What a tool's name tells; the first word that says anything decides."""
     words = [word.lower() for word in _PIECES.findall(tool[:_HEAD])]
     if _HANDS_OVER.search(tool[:_HEAD].lower()):

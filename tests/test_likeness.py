@@ -84,7 +84,7 @@ def test_results_of_any_kind() -> None:
         ("lookup", "Blue, size 4", True, Trait.READS),
     ],
 )
-def test_traits(tool: str, result: str, ok: bool, expected: Trait) -> None:
+def test_traits(tool: str, result: str, ok: bool, expected: int) -> None:
     """What a tool does and what came of it is judged by name and result."""
     assert step_of(tool, {}, result, ok).traits == expected
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event, Stage, ToolCall
 from guardrails_mw.gate import Cost, Gate
-from guardrails_mw.likeness import Habits, Step, Trait, call_key, step_of, tool_key
+from guardrails_mw.likeness import Habits, Step, call_key, step_of, tool_key
 from guardrails_mw.loops import WINDOW, Loop, LoopLimits, find_loop
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Remedy, Verdict
@@ -47,7 +47,7 @@ class _Seen:
 
     @property
     def step(self) -> Step:
-        return Step(self.tool, self.call, self.result, Trait(self.traits), self.patience)
+        return Step(self.tool, self.call, self.result, self.traits, self.patience)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def _with_result(run: _Run, key: str, call_id: str, step: Step) -> _Run:
         if mine and item.state in {_OPEN, "ask"}:
             state = _APPROVED if item.state == "ask" else _TWIN if _has_twin(run.seen, item, step) else _RAN
             ran = replace(
-                item, state=state, result=step.result, traits=int(step.traits), patience=step.patience, call=step.call
+                item, state=state, result=step.result, traits=step.traits, patience=step.patience, call=step.call
             )
             return replace(run, seen=(*run.seen[:index], ran, *run.seen[index + 1 :]))
     return run
