@@ -66,8 +66,8 @@ class Policy(Section):
     """What stays in the conversation of a message that was blocked."""
     deadline_ms: float = Field(default=300.0, gt=0)
     """Time one gate may take for one check."""
-    store: str = "memory:"
-    """Where records, counters and approvals last: ``memory:`` or ``sqlite:///guardrails.db``."""
+    store: str = Field(default="memory:", repr=False)
+    """Where things last: ``memory:``, ``sqlite:///g.db``, ``postgresql://...`` or ``redis://...``; see `stores.md`."""
     record: RecordPolicy = RecordPolicy()
     """What the ledger keeps."""
     vault: VaultPolicy | None = None

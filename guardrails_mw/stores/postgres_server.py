@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from guardrails_mw.errors import PolicyError, StoreError
 from guardrails_mw.stores.breaker import Breaker, forget_in_children
@@ -55,7 +56,7 @@ class PostgresServer:
     """
 
     def __init__(self, url: str, setup: str, timeout: float, connections: int, breaker: Breaker) -> None:
-        self._url, self._setup, self._timeout = url, setup, timeout
+        self._url, self._setup, self._timeout = _checked(url), setup, timeout
         self._most, self._breaker = connections, breaker
         self._closed = False
         self._fresh()
@@ -138,6 +139,16 @@ class PostgresServer:
 
 _IDLE = 0
 _orphans: list[object] = []
+
+
+def _checked(url: str) -> str:
+    """libpq says of a port that is no number that it cannot connect, and tries again and again."""
+    try:
+        place = urlsplit(url)
+        _ = "," in place.netloc or place.port  # several servers are told apart by libpq
+    except ValueError:  # its text may hold the password
+        raise PolicyError("not a URL of a PostgreSQL server", field="store") from None
+    return url
 
 
 def _readable(socket: int) -> bool:
