@@ -26,6 +26,7 @@ ENDLESS = 1_000_000
 """The patience of a tool that may be polled without end."""
 
 _BOUND = 65_536  # characters of a result that are normalised; what follows is compared as it is
+_ECHO = 500  # characters of a failure in which words of the call are looked for
 _HEAD = 200  # characters of a result that are read for what they say
 
 
@@ -67,12 +68,17 @@ _EMPTY = _any(
     _FIELD + r"(?:sorry[,.]? )?(?:i |we |there (?:is|are|was|were) )?" + _NEGATIVE + r"\b.{0,80}$",
     r"\b(?:0|no) (?:[a-z]+ )?(?:results?|rows?|hits?|match(?:es)?|records?|items?|entries|documents?|files?)\b.{0,40}$",
     r"^.{0,80}\b" + _MISSED + r"\b.{0,40}$",
+    r"['\"](?:total|count|hits|matches|size|(?:total|num)_?(?:count|results|hits))['\"]: ?0\b",
+    r"['\"](?:results|items|issues|data|hits|rows|records|entries|documents|matches|users|files|values)['\"]: ?\[ ?\]",
 )
 _FAILED = _any(r"^[\[{(\"'<]*(?:[a-z_]*error|[a-z]*exception|traceback|failed|failure|fatal)\b")
+_REFUSED = _any(
+    r"\b(?:timed?[ _-]?out|rate.?limit(?:ed)?|too many requests)\b",
+    r"\b(?:service|server|currently|temporarily) unavailable\b",
+    r"\b(?:try again|connection (?:refused|reset|closed|failed|error|aborted)|429|502|503|504)\b",
+)
 _WAITING = _any(
-    r"\b(?:pending|running|in[ _-]progress|processing|queued|waiting|not ready|starting|building|provisioning)\b",
-    r"\b(?:timed?[ _-]?out|rate.?limit(?:ed)?|too many requests|temporar(?:y|ily)|unavailable|try again|busy)\b",
-    r"\b(?:connection|429|502|503|504)\b",
+    r"\b(?:pending|running|in[ _-]progress|processing|queued|waiting|not ready|starting|building|provisioning|busy)\b"
 )
 _RECEIPT = _any(
     _FIELD + r"(?:ok(?:ay)?|done|success(?:ful(?:ly)?)?|true|20[0-4]|ack|yes|[a-z]{3,12}ed|sent|written|set|put|paid)\b"
@@ -91,6 +97,7 @@ _READS = _words(
 _THINKS = _words("brainstorm consider note plan ponder reason reasoning reflect scratchpad think thinking thought")
 _WAITS = _words("await poll progress sleep status wait")
 _HANDS_OVER = _any(r"^(?:to_|handoff|hand_off|hand_over|transfer_to_|delegate|route_to|switch_to|escalate)")
+_MARKS = "'\"`()[]{}<>,.;:!?#%"
 _PIECES = _any(r"[A-Z]?[a-z]+|[A-Z]+")
 
 
@@ -164,6 +171,8 @@ def step_of(
         traits = traits & ~(Trait.ACTED | Trait.EMPTY) | Trait.FAILED
     if habits.effect is not None:
         traits = (traits | Trait.ACTED | Trait.EFFECT) if habits.effect else traits & ~Trait.ACTED
+    if text is not None and traits & (Trait.FAILED | Trait.EMPTY) and len(text) <= _ECHO:
+        text = _without(text, args)
     patience = ENDLESS if habits.poll is True else int(habits.poll)
     result = "" if text is None else _digest(text, secret)
     return Step(tool_key(tool, secret), call_key(tool, args, secret, habits.key), result, traits, patience)
@@ -206,9 +215,9 @@ def likeness(value: object) -> str | None:
     text = value if isinstance(value, str) else _text(value)
     if text is None:
         return None
-    head = " ".join(text[:_BOUND].casefold().split())
+    head = _encodable(" ".join(text[:_BOUND].casefold().split()))
     if any(map(head.__contains__, "0123456789")):
-        head = str(_CHANGING.sub("#", _encodable(head)))
+        head = str(_CHANGING.sub("#", head))
     return head + "\n" + text[_BOUND:] if len(text) > _BOUND else head
 
 
@@ -220,6 +229,8 @@ def _digest(text: str, secret: bytes = b"") -> str:
 @lru_cache(maxsize=1024)
 def _said(head: str) -> int:
     """What the beginning of a result tells."""
+    if _REFUSED.search(head):
+        return Trait.WAITING | Trait.EMPTY
     waits = Trait.WAITING if _WAITING.search(head) else Trait.NONE
     if _FAILED.search(head):
         return waits | Trait.FAILED
@@ -233,14 +244,29 @@ def _said(head: str) -> int:
 @lru_cache(maxsize=1024)
 def _named(tool: str) -> int:
     """What a tool's name tells; the first word that says anything decides."""
-    words = [word.lower() for word in _PIECES.findall(tool[:_HEAD])]
-    if _HANDS_OVER.search(tool[:_HEAD].lower()):
+    name = _encodable(tool[:_HEAD])
+    words = [word.lower() for word in _PIECES.findall(name)]
+    if _HANDS_OVER.search(name.lower()):
         return Trait.HANDOVER
     if not _THINKS.isdisjoint(words):
         return Trait.TALK
     telling = next((word for word in words if word in _ACTS or word in _READS), "")
     does = Trait.ACTED if telling in _ACTS else Trait.READS if telling else Trait.NONE
     return does if _WAITS.isdisjoint(words) else does | Trait.WAITING
+
+
+def _without(text: str, args: Mapping[str, Json]) -> str:
+    """A failure without the words of the call: `nothing for "a b"` tells no more than `nothing for "c"`."""
+    said = {word.strip(_MARKS) for word in _flat(args).split()} - {"0"}  # which counts what was found
+    return " ".join(word for word in (each.strip(_MARKS) for each in text.split()) if word not in said)
+
+
+def _flat(value: Json) -> str:
+    if isinstance(value, str):
+        return value[:_BOUND].casefold()
+    if isinstance(value, Mapping):
+        return " ".join(map(_flat, value.values()))
+    return " ".join(map(_flat, value)) if isinstance(value, Sequence) else str(value)
 
 
 def _folded(value: Json) -> Json:

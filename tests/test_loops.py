@@ -122,6 +122,15 @@ def test_no_news() -> None:
     assert verdict[0] <= 16
 
 
+def test_a_failure_that_repeats_the_call_is_no_news() -> None:
+    """What a failure says of the call's own words does not make it another failure."""
+    files = ["main", "app", "run", "core", "util", "base", "init", "conf", "view", "model"]
+    missing = [("read_file", {"path": f"src/{name}.py"}, f"File not found: src/{name}.py") for name in files]
+    assert found(made(*missing)) == (9, "no_news")
+    there = [("read_file", {"path": f"src/{name}.py"}, f"text of src/{name}.py") for name in files]
+    assert found(made(*there)) is None
+
+
 def test_silence_of_a_tool_that_acts_is_no_failure() -> None:
     """An empty answer is silent success where the tool's name does not say that it looks something up."""
     assert found(made(*(("mkdir", {"p": n}, "") for n in range(20)))) is None
