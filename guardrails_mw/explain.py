@@ -258,7 +258,7 @@ def _terms(policy: Policy, name: str, tool: ToolPolicy) -> ToolTerms:
     may_ask = bool(tool.ask) or otherwise == "ask" or (policy.loops is not None and "ask" in policy.loops.then)
     checks = [key for key in ("args_schema", "result_schema") if getattr(tool, key) is not None]
     checks += [f"empty result: {tool.on_empty}"] if tool.on_empty != "allow" else []
-    checks += ["polls: loops are not counted"] if tool.polls else []
+    checks += [f"polls: {'without end' if tool.polls is True else tool.polls}"] if tool.polls else []
     checks += ["sees: raw"] if tool.sees == "raw" else []
     return ToolTerms(
         name=name,
