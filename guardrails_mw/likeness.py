@@ -223,7 +223,7 @@ def likeness(value: object) -> str | None:
 
 def _digest(text: str, secret: bytes = b"") -> str:
     """A short keyed hash."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret[:64]).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=secret[:64]).hexdigest()
 
 
 @lru_cache(maxsize=1024)

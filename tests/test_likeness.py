@@ -98,7 +98,7 @@ def test_any_result_is_a_step(value: object) -> None:
     step = step_of(str(value), {"a": str(value)}, value, True)
     assert step == step_of(str(value), {"a": str(value)}, value, True)
     assert isinstance(step, Step)
-    assert len(step.tool) == len(step.call) == len(step.result) == 32
+    assert len(step.tool) == len(step.call) == len(step.result) == 16
 
 
 def test_long_results_take_linear_time() -> None:

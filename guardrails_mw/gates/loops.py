@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 from uuid import uuid4
 
 from guardrails_mw.errors import GateError, StoreError
@@ -23,12 +23,12 @@ _OPEN, _RAN, _TWIN, _APPROVED = "open", "ran", "twin", "approved"
 _APART = frozenset({_OPEN, _TWIN})  # no steps
 _STATES = frozenset({"nudge", "ask", "block"})
 _SWAPS = 100
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 _KEPT = 256  # calls under way and steps together; a turn may start many at once
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """A call as the register keeps it: hashes only.
+class _Seen(NamedTuple):
+    """A call as the register keeps it: of arguments and results hashes only.
 
     `state` is ``open`` until its result came, then ``ran``, ``twin`` (one of the same turn gave the same) or, where a
     person let it through, ``approved``; for a call that was stopped it is the rung. `id` is the model's own id of the
@@ -63,13 +63,10 @@ class _Run:
         if not text:
             return cls(now)
         began, calls, rows = json.loads(text)
-        return cls(began, calls, tuple(_Seen(*row) for row in rows))
+        return cls(began, calls, tuple(map(_Seen._make, rows)))
 
     def packed(self) -> str:
-        rows = [
-            (s.key, s.state, s.tool, s.call, s.result, s.traits, s.patience, s.id, s.turn) for s in _last(self.seen)
-        ]
-        return json.dumps((self.began, self.calls, rows), separators=(",", ":"))
+        return _ENCODER.encode((self.began, self.calls, _last(self.seen)))
 
     def with_call(self, new: _Seen) -> _Run:
         return replace(self, calls=self.calls + 1, seen=(*self.seen, new))
@@ -159,7 +156,7 @@ class LoopsGate(Gate):
             return _verdict(loop, run.seen[known].state, tool), run
         rung = self._rung(before, steps[-loop.since :], new.turn)
         like = _latest(steps, new)
-        stopped = replace(new, state=rung, result=like.result, traits=like.traits, patience=like.patience)
+        stopped = new._replace(state=rung, result=like.result, traits=like.traits, patience=like.patience)
         return _verdict(loop, rung, tool), run.with_call(stopped)
 
     def _spent(self, run: _Run) -> str:
@@ -229,8 +226,8 @@ def _with_result(run: _Run, key: str, call_id: str, step: Step) -> _Run:
         mine = item.key == key or (item.id == call_id if call_id else item.call == step.call)
         if mine and item.state in {_OPEN, "ask"}:
             state = _APPROVED if item.state == "ask" else _TWIN if _has_twin(run.seen, item, step) else _RAN
-            ran = replace(
-                item, state=state, result=step.result, traits=step.traits, patience=step.patience, call=step.call
+            ran = item._replace(
+                state=state, result=step.result, traits=step.traits, patience=step.patience, call=step.call
             )
             return replace(run, seen=(*run.seen[:index], ran, *run.seen[index + 1 :]))
     return run
