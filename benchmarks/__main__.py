@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, engine, loops, startup, texts
+from benchmarks import agent, engine, loops, startup, stores, texts
 from benchmarks.measure import Table, machine
 
 TABLES: dict[str, Callable[[int], Table]] = {
@@ -17,9 +17,10 @@ TABLES: dict[str, Callable[[int], Table]] = {
     "pii": texts.pii_table,
     "agent": agent.table,
     "startup": startup.table,
+    "stores": stores.table,
     "loops": loops.table,
 }
-ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "startup": 7, "loops": 20}
+ROUNDS = {"engine": 60, "injection": 20, "pii": 20, "agent": 200, "startup": 7, "stores": 60, "loops": 20}
 
 
 def main() -> None:

@@ -146,11 +146,12 @@ class _Unopened(MemoryStore):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self._waits = policy.record.durability == "power" and policy.store != "memory:"
+        kind = policy.store.partition(":")[0]
+        self._waits = kind not in ("memory", "sqlite") or (policy.record.durability == "power" and kind != "memory")
 
     @property
     def blocking(self) -> bool:
-        """Whether the policy's store would wait for the disk."""
+        """Whether the policy's store would wait for a disk or a network."""
         return self._waits
 
 

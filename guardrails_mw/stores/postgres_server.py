@@ -142,7 +142,7 @@ _orphans: list[object] = []
 
 
 def _checked(url: str) -> str:
-    """libpq says of a port that is no number that it cannot connect, and tries again and again."""
+    """A port that is no number: libpq says only that it cannot connect."""
     try:
         place = urlsplit(url)
         _ = "," in place.netloc or place.port  # several servers are told apart by libpq

@@ -78,6 +78,12 @@ JOIN log first ON first.run = each.run AND first.seq = 1
 JOIN log last ON last.run = each.run AND last.seq = (SELECT max(seq) FROM log WHERE run = each.run)
 ORDER BY last.at DESC, each.run LIMIT ?
 """
+# What a scope has used, and whether holds of it are overdue
+_BEFORE = """
+SELECT coalesce((SELECT amount FROM used WHERE scope = ?1), 0),
+       EXISTS (SELECT 1 FROM hold WHERE scope = ?1 AND expires <= ?2)
+"""
+_CHARGE = "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE scope = ? AND expires <= ?)"
 _CODES = {
     sqlite3.SQLITE_BUSY: "store.busy",
     sqlite3.SQLITE_LOCKED: "store.busy",
@@ -225,21 +231,20 @@ class SqliteStore:
         if any(claim.amount < 0 for claim in claims):
             raise StoreError("store.value")
         with self._transaction() as db:
-            if db.execute("SELECT 1 FROM reserved WHERE key = ?", (key,)).fetchall():
-                return None
             held: dict[str, int] = {}
-            for claim in claims:
-                # `used` counts holds from the start, so charging one in full is forgetting that it can be settled
-                db.execute(
-                    "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE scope = ? AND expires <= ?)",
-                    (claim.scope, now),
-                )
-            for claim in claims:
-                used = _amount(db, claim.scope) + held.get(claim.scope, 0)
+            before = [db.execute(_BEFORE, (claim.scope, now)).fetchall()[0] for claim in claims]
+            if db.execute("INSERT OR IGNORE INTO reserved VALUES (?)", (key,)).rowcount == 0:
+                return None
+            for claim, (_, overdue) in zip(claims, before, strict=True):
+                if overdue:
+                    # `used` counts holds from the start, so charging one is forgetting that it can be settled
+                    db.execute(_CHARGE, (claim.scope, now))
+            for claim, (amount, _) in zip(claims, before, strict=True):
+                used = amount + held.get(claim.scope, 0)
                 if used + claim.amount > claim.cap:
+                    db.execute("DELETE FROM reserved WHERE key = ?", (key,))
                     return Refusal(claim.scope, claim.cap, used, claim.amount)
                 held[claim.scope] = held.get(claim.scope, 0) + claim.amount
-            db.execute("INSERT INTO reserved VALUES (?)", (key,))
             db.executemany("INSERT INTO hold VALUES (?, ?, ?, ?)", [(s, now + ttl, key, n) for s, n in held.items()])
             _charge(db, held)
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import socket
 import threading
 import time
@@ -54,7 +55,7 @@ def server(request: pytest.FixtureRequest) -> Server:
 
 
 def test_a_crashed_server_loses_nothing(doomed: Server) -> None:
-    """Kill -9 of the server among callers: what was admitted is there, what was not told may be, and the cap is exact."""
+    """Kill -9 of the server among callers: what was admitted is there, what was not told may be."""
     with closing(open_on(doomed)) as store:
         admitted: list[str] = []
         asked: list[str] = []
@@ -123,7 +124,7 @@ def test_a_dead_server_is_asked_once(doomed: Server) -> None:
             lambda: store.settle("k", {}),
             lambda: store.release("k"),
             lambda: list(store.read("run")),
-            lambda: store.runs(),
+            store.runs,
             lambda: store.keys(""),
             lambda: store.due("", 1.0),
         ):
@@ -302,15 +303,7 @@ def test_notes_say_what_is_lost(redis_server: Server) -> None:
 
 # PostgreSQL's own
 
-RIGHTS = """
-CREATE ROLE app LOGIN;
-GRANT USAGE ON SCHEMA guardrails TO app;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA guardrails TO app;
-GRANT SELECT ON guardrails.version TO app;
-GRANT SELECT, INSERT ON guardrails.log TO app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON
-    guardrails.run, guardrails.used, guardrails.hold, guardrails.reserved, guardrails.register TO app;
-"""
+DOCUMENT = Path(__file__).parents[2] / "docs" / "stores.md"
 
 
 @pytest.fixture
@@ -318,7 +311,8 @@ def app_url(postgres_server: Postgres) -> Iterator[str]:
     """The URL of a role with the rights that the documentation tells to give."""
     postgres_server.wipe()
     open_store(postgres_server.url, Path()).close()
-    postgres_server.sql(RIGHTS)
+    [rights] = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    postgres_server.sql(rights)
     yield postgres_server.url.replace("postgres@", "app@")
     postgres_server.wipe()
     postgres_server.sql("DROP ROLE app")
