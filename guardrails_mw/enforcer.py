@@ -214,7 +214,8 @@ class Enforcer:
             event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
-            self.engine.settle(decision, Outcome("released"))  # gates behind the one that blocked were not asked again
+            # gates behind the one that blocked were not asked again
+            await self.engine.settling(decision, Outcome("released"))
             return fresh
         if set(fresh.asks) - set(approval.reasons):
             return await self.blocked(fresh, "approval", "approval.new_reason")
@@ -243,7 +244,7 @@ class Enforcer:
     async def blocked(self, decision: Decision, gate: str, reason: str, note: str = "") -> Decision:
         """The same decision, turned into a block and recorded as one; what its gates hold is released."""
         checks = (*decision.checks, Check(gate, Verdict.block(reason, note=note)))
-        self.engine.settle(decision, Outcome("released"))
+        await self.engine.settling(decision, Outcome("released"))
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
         block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
         return await self.engine.recording(block)

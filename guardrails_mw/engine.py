@@ -116,6 +116,11 @@ class Engine:
             outcome = replace(outcome, limit=decision.verdict.max_tokens)
         self._settle(decision.event, decision.held, outcome)
 
+    async def settling(self, decision: Decision, outcome: Outcome) -> None:
+        """`settle` as part of a larger flow: in a worker where the store may wait for a disk or a network."""
+        if decision.held:
+            await self._aside(lambda: self.settle(decision, outcome))
+
     def grant(self, decision: Decision, by: str) -> Decision:
         """Tell gates that hold that a person has approved what they asked for; they may then hold it.
 
@@ -180,6 +185,9 @@ class Engine:
             if self._vault is not None and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
+            if decision.verdict.action is Action.BLOCK and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
+                asked = [check.gate for check in checks]
+                await self._aside(lambda: self._settle(event, asked, Outcome("released")))
             return await self.recording(decision) if checks else decision  # nobody was asked, nothing was decided
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
@@ -281,6 +289,13 @@ class Engine:
     def _in_worker(self, call: Callable[[], T], timeout: float | None) -> FutureWait[T]:
         return FutureWait(self._workers.submit(call), timeout, self._workers)
 
+    async def _aside(self, call: Callable[[], None]) -> None:
+        """Call what uses the store: in a worker where it may wait, else here."""
+        if self._recorder is not None and self._recorder.blocking:
+            await self._in_worker(call, None)
+        else:
+            call()
+
     def _answered(self, step: Step, answer: object, began: float) -> Check:
         """A gate's answer, made strict where it is no verdict or came too late."""
         seconds = time.perf_counter() - began
@@ -317,11 +332,8 @@ class Engine:
             action = Action.FLAG  # the policy says so: `on_unenforceable: flag`
         shadow = self._settings.shadow
         held: tuple[str, ...] = ()
-        if event.stage in (Stage.MODEL, Stage.TOOL_CALL):
-            if verdict.action is Action.BLOCK:
-                self._settle(event, [check.gate for check in checks], Outcome("released"))
-            else:
-                held = self._holding(event.stage, checks)
+        if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
+            held = self._holding(event.stage, checks)
         return Decision(
             id=f"{self._prefix}-{next(self._numbers)}",
             event=event,
@@ -365,25 +377,22 @@ class Engine:
         recorder = self._recorder
         if recorder is not None:
             try:
-                if recorder.blocking:
-                    await self._in_worker(lambda: recorder.record(decision), None)
-                else:
-                    recorder.record(decision)
+                await self._aside(lambda: recorder.record(decision))
             except _PASS_THROUGH:
                 raise
             except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
-                decision = self._unrecorded(decision, error)
+                decision = await self._unrecorded(decision, error)
         for observer in self.observers:
             with contextlib.suppress(Exception):  # watching must not change what is watched
                 observer(decision)
         return decision
 
-    def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
+    async def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
         code = error.code if isinstance(error, StoreError) else "ledger.failed"
         checks = (*decision.checks, Check("ledger", Verdict(self._settings.on_record_failure, code), 0.0, code))
         verdict, held = combine(checks), decision.held
         if verdict.action is Action.BLOCK and held:
-            self.settle(decision, Outcome("released"))
+            await self.settling(decision, Outcome("released"))
             held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
         return replace(decision, verdict=verdict, action=action, checks=checks, held=held)
