@@ -58,6 +58,7 @@ class PostgresServer:
     def __init__(self, url: str, setup: str, timeout: float, connections: int, breaker: Breaker) -> None:
         self._url, self._setup, self._timeout = _checked(url), setup, timeout
         self._most, self._breaker = connections, breaker
+        self._type = _connection_type(timeout)
         self._closed = False
         self._fresh()
         forget_in_children(self)
@@ -125,8 +126,7 @@ class PostgresServer:
             db.close()
 
     def _connected(self) -> Connection[TupleRow]:
-        connection = _connection_type(self._timeout)
-        db = connection.connect(
+        db = self._type.connect(
             self._url, autocommit=True, connect_timeout=max(2, round(self._timeout)), application_name="guardrails-mw"
         )
         try:
