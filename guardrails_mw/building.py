@@ -14,9 +14,10 @@ from guardrails_mw.gate import Gate, GateTypes, HoldingGate
 from guardrails_mw.generation import Generation, Seat
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.plan import build_gates, plan, process_of
-from guardrails_mw.policy import ApprovalPolicy, Policy, VaultPolicy
+from guardrails_mw.policy import Policy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
+from guardrails_mw.sections import ApprovalPolicy, VaultPolicy
 from guardrails_mw.store import Store
 from guardrails_mw.vault import Vault
 from guardrails_mw.verdict import Action

@@ -216,7 +216,8 @@ class Enforcer:
             event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
-            self.engine.settle(decision, Outcome("released"))  # gates behind the one that blocked were not asked again
+            # gates behind the one that blocked were not asked again
+            await self.engine.settling(decision, Outcome("released"))
             return fresh
         if set(fresh.asks) - set(approval.reasons):
             return await self.blocked(fresh, "approval", "approval.new_reason")
@@ -227,6 +228,7 @@ class Enforcer:
         if decision.blocked or not decision.approval:
             return decision
         try:
+            decision = await self.engine.granting(decision, decision.approval)
             won = self.approvals.claim(decision.approval)
         except StoreError as error:
             return await self.blocked(decision, "approval", error.code)
@@ -244,7 +246,7 @@ class Enforcer:
     async def blocked(self, decision: Decision, gate: str, reason: str, note: str = "") -> Decision:
         """The same decision, turned into a block and recorded as one; what its gates hold is released."""
         checks = (*decision.checks, Check(gate, Verdict.block(reason, note=note)))
-        self.engine.settle(decision, Outcome("released"))
+        await self.engine.settling(decision, Outcome("released"))
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
         block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
         return await self.engine.recording(block)
@@ -258,8 +260,12 @@ class Enforcer:
 
     def refusal(self, decision: Decision) -> str:
         """What the user sees instead of a blocked content."""
+        return self.refusal_of(decision.stage, decision.verdict.reason)
+
+    def refusal_of(self, stage: Stage, reason: str) -> str:
+        """What the user sees instead of something that was blocked at a stage for a reason."""
         texts = self.manners.refusal
-        return texts.get(decision.stage, texts[None]).replace("{reason}", decision.verdict.reason)
+        return texts.get(stage, texts[None]).replace("{reason}", reason)
 
     def mark(self, decision: Decision) -> dict[str, str]:
         """What a refusal or a rejected tool message carries about the block."""

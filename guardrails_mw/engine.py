@@ -89,6 +89,8 @@ class Engine:
     ) -> None:
         self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
         self._settings, self._recorder, self._vault = settings, recorder, vault
+        holding = [step.gate for step in self._steps() if isinstance(step.gate, HoldingGate)]
+        self._observing = [gate for gate in holding if gate.observes]
         self.observers = list(observers)
         self._workers, self._loop = Workers(), LoopThread()
         self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)  # what ids of decisions are made of
@@ -115,7 +117,30 @@ class Engine:
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
+        if decision.verdict.max_tokens is not None:
+            outcome = replace(outcome, limit=decision.verdict.max_tokens)
         self._settle(decision.event, decision.held, outcome)
+
+    async def settling(self, decision: Decision, outcome: Outcome) -> None:
+        """`settle` as part of a larger flow: in a worker where the store may wait for a disk or a network."""
+        if decision.held:
+            await self._aside(lambda: self.settle(decision, outcome))
+
+    async def granting(self, decision: Decision, by: str) -> Decision:
+        """Tell gates that hold that a person has approved what they asked for; they may then hold it.
+
+        Raises:
+            StoreError: what the store says.
+        """
+        asked = {check.gate: check.verdict.reason for check in decision.checks if check.verdict.action is Action.ASK}
+        held = list(decision.held)
+        for step in self._plan.get(decision.stage, ()):
+            if step.gate.name in asked and isinstance(step.gate, HoldingGate):
+                gate = step.gate
+                await self._aside(lambda gate=gate: gate.grant(decision.event, asked[gate.name], by))  # type: ignore[misc]
+                if not (await self._offload(step, decision.event)).error:
+                    held.append(gate.name)
+        return replace(decision, held=tuple(held))
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
@@ -169,6 +194,9 @@ class Engine:
             if self._vault is not None and not dry and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
+            if decision.verdict.action is Action.BLOCK and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
+                asked = [check.gate for check in checks]
+                await self._aside(lambda: self._settle(event, asked, Outcome("released")))
             return await self.recording(decision) if checks and not dry else decision  # nobody asked: nothing decided
         except _PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
@@ -270,6 +298,13 @@ class Engine:
     def _in_worker(self, call: Callable[[], T], timeout: float | None) -> FutureWait[T]:
         return FutureWait(self._workers.submit(call), timeout, self._workers)
 
+    async def _aside(self, call: Callable[[], object]) -> None:
+        """Call what uses the store: in a worker where it may wait, else here."""
+        if self._recorder is not None and self._recorder.blocking:
+            await self._in_worker(call, None)
+        else:
+            call()
+
     def _answered(self, step: Step, answer: object, began: float) -> Check:
         """A gate's answer, made strict where it is no verdict or came too late."""
         seconds = time.perf_counter() - began
@@ -306,11 +341,8 @@ class Engine:
             action = Action.FLAG  # the policy says so: `on_unenforceable: flag`
         shadow = self._settings.shadow
         held: tuple[str, ...] = ()
-        if event.stage in (Stage.MODEL, Stage.TOOL_CALL):
-            if verdict.action is Action.BLOCK:
-                self._settle(event, [check.gate for check in checks], Outcome("released"))
-            else:
-                held = self._holding(event.stage, checks)
+        if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
+            held = self._holding(event.stage, checks)
         return Decision(
             id=f"{self.prefix}-{next(self._numbers)}",
             event=event,
@@ -331,7 +363,8 @@ class Engine:
         if verdict.action is Action.BLOCK:
             return None
         asks = verdict.action is Action.ASK and not seam.can(stage, Power.ASK)
-        edits = bool(verdict.edits) and not seam.can(stage, Power.EDIT)
+        changes = bool(verdict.edits) or verdict.max_tokens is not None
+        edits = changes and not seam.can(stage, Power.EDIT)
         if not (asks or edits):
             return None
         return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
@@ -353,25 +386,29 @@ class Engine:
         recorder = self._recorder
         if recorder is not None:
             try:
-                if recorder.blocking:
-                    await self._in_worker(lambda: recorder.record(decision), None)
-                else:
-                    recorder.record(decision)
+                await self._aside(lambda: recorder.record(decision))
             except _PASS_THROUGH:
                 raise
             except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
-                decision = self._unrecorded(decision, error)
+                decision = await self._unrecorded(decision, error)
+        with contextlib.suppress(Exception):  # what a verdict costs beside its effect cannot undo it
+            if decision.verdict.action is not Action.ALLOW and self._observing:
+                await self._aside(lambda: self._tell(decision))
         for observer in self.observers:
             with contextlib.suppress(Exception):  # watching must not change what is watched
                 observer(decision)
         return decision
 
-    def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
+    def _tell(self, decision: Decision) -> None:
+        for gate in self._observing:
+            gate.observe(decision)
+
+    async def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
         code = error.code if isinstance(error, StoreError) else "ledger.failed"
         checks = (*decision.checks, Check("ledger", Verdict(self._settings.on_record_failure, code), 0.0, code))
         verdict, held = combine(checks), decision.held
         if verdict.action is Action.BLOCK and held:
-            self.settle(decision, Outcome("released"))
+            await self.settling(decision, Outcome("released"))
             held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
         return replace(decision, verdict=verdict, action=action, checks=checks, held=held)

@@ -23,6 +23,7 @@ from guardrails_mw.generation import Generation, Seat
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.policy import Policy
 from guardrails_mw.reload import Reloading, Watcher
+from guardrails_mw.spend import Spend, spend
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
 from guardrails_mw.vault import scope_of
@@ -225,6 +226,17 @@ class Guard:
     def forget(self, *, thread: str, actor: Actor = ANONYMOUS) -> int:
         """Delete all hidden values of a thread; its tokens then mean nothing. Returns how many there were."""
         return self.vault.forget(scope_of(Where(thread=thread), actor)) if self.vault else 0
+
+    def spend(self, by: str = "run", *, since: float = 0.0) -> list[Spend]:
+        """What was spent by run, thread, task, agent, actor, tenant, model, tool or day, the most expensive first.
+
+        Kept where the policy has `budgets` or `prices`. `since`: epoch seconds.
+
+        Raises:
+            ValueError: not one of those.
+            StoreError: the ledger cannot be read.
+        """
+        return spend(self.ledger, by, since)
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Say how a permitted model or tool call ended, when you carry decisions out yourself."""

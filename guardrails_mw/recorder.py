@@ -83,18 +83,18 @@ class LedgerRecorder:
         self._ledger.record(GUARD, "", "policy", body)
 
     def _body(self, decision: Decision, digest: str) -> dict[str, object]:
-        event = decision.event
+        event, verdict = decision.event, decision.verdict
         body: dict[str, object] = {
             "decision": decision.id,
             "stage": event.stage.value,
             "action": decision.action.word,
-            "verdict": decision.verdict.action.word,
+            "verdict": verdict.action.word,
             "gate": decision.gate,
-            "reason": decision.verdict.reason,
+            "reason": verdict.reason,
             "shadow": decision.shadow,
             "seam": decision.seam,
             "policy": decision.policy,
-            "edits": len(decision.verdict.edits),
+            "edits": len(verdict.edits),
             "checks": [_check(check) for check in decision.checks],
             "thread": event.where.thread,
             "agent": event.where.agent,
@@ -102,6 +102,8 @@ class LedgerRecorder:
             "digest": digest,
             "ms": round(decision.seconds * 1000, 3),
         }
+        if verdict.facts:
+            body["facts"] = dict(verdict.facts)
         if isinstance(event.call, ToolCall):
             body["tool"] = self._name(event.call.name)
             body["call_id"] = self._name(event.call.id)

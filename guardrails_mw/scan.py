@@ -240,7 +240,7 @@ def offline_guard(policy: Policy) -> Guard:
     Raises:
         PolicyError: something in the policy cannot be built.
     """
-    from guardrails_mw.policy import TracesPolicy
+    from guardrails_mw.sections import TracesPolicy
     from guardrails_mw.stores.memory import MemoryStore
 
     return Guard(policy.model_copy(update={"traces": TracesPolicy()}), store=MemoryStore())

@@ -19,6 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
+    ended,
     last_answer,
     message_events,
     model_event,
@@ -143,6 +144,8 @@ class Exchange:
         checked, refused = await self._checked(messages)
         if refused is not None:
             return self._refused(refused, name)
+        if (end := ended(self.enforcer, messages)) is not None:
+            return _noted(ChatResult(generations=[ChatGeneration(message=end)]), name)
         for number in range(_MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", call)
             if block is None:

@@ -144,12 +144,15 @@ class Runs:
             )
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
+        metadata, task = config.get("metadata") or {}, str(configurable.get("checkpoint_ns") or "")
+        step = metadata.get("langgraph_step")
         where = Where(
             run=run,
             thread=thread,
-            task=str(configurable.get("checkpoint_ns") or ""),
-            agent=str((config.get("metadata") or {}).get("lc_agent_name") or ""),
+            task=task,
+            agent=str(metadata.get("lc_agent_name") or ""),
             span=span,
+            turn="" if step is None else f"{task.rpartition('|')[0]}#{step}",
         )
         return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
 

@@ -6,7 +6,7 @@ The middleware, the tool node and (without edits) the callbacks share this flow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -18,11 +18,11 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from guardrails_mw.adapters.host import CALLING, Calling, Here, pause, raise_block
-from guardrails_mw.adapters.messages import call_event, named, result_event, tool_call
+from guardrails_mw.adapters.messages import call_event, last_result, named, result_event, tool_call
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Json, ToolCall
 from guardrails_mw.seam import Seam
-from guardrails_mw.verdict import Decision, Outcome
+from guardrails_mw.verdict import Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
 __all__ = [
@@ -34,6 +34,9 @@ __all__ = [
 
 ToolResult = ToolMessage | Command[object]  # and lists of them, which LangGraph's own types leave out
 """What a tool gives back to a graph."""
+
+_QUOTED = 300
+"""Characters of a repeated result that a nudge quotes."""
 
 _MAX_DEPTH = 3
 """A list of commands, an update, a list of messages: deeper is the tool's own data."""
@@ -58,7 +61,7 @@ async def guarded_call(
     call = tool_call(request.tool_call, known=request.tool is not None)
     decision = await enforcer.begin(await permitted(enforcer, call, here, seam, pausing))
     if decision.blocked:
-        return rejection(enforcer, decision, request.tool_call, here)
+        return rejection(enforcer, _quoting(decision, request), request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
     changed = request.override(tool_call={**request.tool_call, "args": args})
     revealed = await enforcer.revealed(decision)
@@ -130,16 +133,33 @@ class _Run:
         return message.model_copy(update={"content": self.enforcer.passed(decision).value, "artifact": None})
 
 
+def _quoting(decision: Decision, request: ToolCallRequest) -> Decision:
+    """A nudge with the result that the model keeps getting, as it stands in the conversation, so guarded."""
+    state = request.state
+    messages = state.get("messages", ()) if isinstance(state, Mapping) else getattr(state, "messages", state)
+    verdict = decision.verdict
+    if verdict.remedy is not Remedy.NUDGE or not isinstance(messages, Sequence):
+        return decision
+    result = last_result(messages, request.tool_call)
+    if not result:
+        return decision
+    shown = result if len(result) <= _QUOTED else result[:_QUOTED] + "..."
+    return replace(decision, verdict=replace(verdict, note=f"{verdict.note} The result was: {shown}"))
+
+
 def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: Here) -> ToolMessage:
     """What the model reads in place of a result: the reason code, or a nudge. Raises where the policy says so."""
     if enforcer.manners.raises(decision.stage):
         raise_block(enforcer, decision)
+    mark = enforcer.mark(decision)
+    if decision.verdict.remedy is Remedy.END:
+        mark["remedy"] = Remedy.END.value  # the next call of the model ends the run instead
     message = ToolMessage(
         decision.verdict.note or f"blocked: {decision.verdict.reason}",
         tool_call_id=call["id"] or "",
         name=call["name"],
         status="error",
-        additional_kwargs={"guardrails": enforcer.mark(decision)},
+        additional_kwargs={"guardrails": mark},
         id=f"gm-{decision.id}",
     )
     enforcer.vouch(result_event(message, tool_call(call), here), decision)
