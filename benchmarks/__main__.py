@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, engine, loops, scan, startup, stores, texts
+from benchmarks import agent, engine, loops, scan, startup, stores, streaming, texts
 from benchmarks.measure import Table, machine
 
 TABLES: dict[str, Callable[[int], Table]] = {
@@ -17,12 +17,14 @@ TABLES: dict[str, Callable[[int], Table]] = {
     "pii": texts.pii_table,
     "scan": scan.table,
     "agent": agent.table,
+    "streaming": streaming.table,
     "startup": startup.table,
     "stores": stores.table,
     "loops": loops.table,
 }
 ROUNDS = {
-    "engine": 60, "injection": 20, "pii": 20, "scan": 5, "agent": 200, "startup": 7, "stores": 60, "loops": 20
+    "engine": 60, "injection": 20, "pii": 20, "scan": 5, "agent": 200, "startup": 7, "stores": 60, "loops": 20,
+    "streaming": 7,
 }  # fmt: skip
 
 

@@ -29,7 +29,9 @@ START, END = "<!-- generated:start -->", "<!-- generated:end -->"
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", policy.Policy),
+    ("queue", sections.QueuePolicy),
     ("record", sections.RecordPolicy),
+    ("stream", sections.StreamPolicy),
     ("vault", sections.VaultPolicy),
     ("traces", sections.TracesPolicy),
     ("traces.otlp[]", sections.Otlp),
@@ -150,12 +152,20 @@ def default(info: FieldInfo, hint: object) -> str:
     if given is None or isinstance(given, BaseModel) or given in ({}, [], (), ""):
         return ""
     if hint == sections.Duration:
-        return f"`{given / 86400:g}d`" if given % 86400 == 0 else f"`{given / 60:g}m`"
+        return duration(given)
     if isinstance(given, list):
         return f"`[{', '.join(map(str, given))}]`"
     if isinstance(given, float):
         return f"`{given:g}`"
     return f"`{getattr(given, 'value', str(given).lower() if isinstance(given, bool) else given)}`"
+
+
+def duration(seconds: float) -> str:
+    """A duration as it would be written, in the largest unit that fits."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds % length == 0:
+            return f"`{seconds / length:g}{unit}`"
+    return f"`{seconds:g}s`"
 
 
 def powers() -> str:

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from guardrails_mw.engine import Stream
     from guardrails_mw.errors import (
         AlreadyDecided,
         GateError,
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
     from guardrails_mw.gate import Cost, Gate, GateConfig
     from guardrails_mw.guard import Guard
     from guardrails_mw.policy import Policy
+    from guardrails_mw.stream import Stream
     from guardrails_mw.verdict import Action, Decision, Edit, Finding, Outcome, Verdict
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "engine": ("Stream",),
+    "stream": ("Stream",),
     "errors": (
         "AlreadyDecided",
         "GateError",

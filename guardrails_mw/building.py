@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from guardrails_mw.approvals import Approvals
+from guardrails_mw.backlog import Backlog
 from guardrails_mw.enforcer import Enforcer, Manners, Question
 from guardrails_mw.engine import Engine, Settings, Step
 from guardrails_mw.errors import PolicyError
@@ -13,7 +14,7 @@ from guardrails_mw.event import Stage
 from guardrails_mw.gate import Gate, GateTypes, HoldingGate
 from guardrails_mw.generation import Generation, Seat
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.plan import build_gates, plan, process_of
+from guardrails_mw.plan import build_gates, pace, plan, process_of
 from guardrails_mw.policy import Policy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
@@ -24,7 +25,7 @@ from guardrails_mw.verdict import Action
 
 __all__ = ["Ground", "build"]
 
-_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "unsafe_allow": Action.ALLOW}
+_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "queue": Action.BLOCK, "unsafe_allow": Action.ALLOW}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,8 @@ def _built(policy: Policy, ground: Ground, gates: dict[str, Gate]) -> Generation
     content = policy.record.content == "redacted"
     recorder = LedgerRecorder(ground.ledger, redactor, ground.secret, content, ground.store.blocking)
     vault, settings, steps = _vault(policy, ground), _settings(policy), _steps(policy, ground, gates)
-    engine = Engine(steps, settings, recorder, vault=vault)
+    backlog = Backlog(ground.store, policy.queue.most)
+    engine = Engine(steps, settings, recorder, vault=vault, backlog=backlog)
     holding = {stage: [step for step in own if isinstance(step.gate, HoldingGate)] for stage, own in steps.items()}
     return Generation(
         policy=policy,
@@ -85,7 +87,8 @@ def _steps(policy: Policy, ground: Ground, gates: dict[str, Gate]) -> Mapping[St
     for each in (each for stage in planned.values() for each in stage):
         if each.gate.name not in steps:
             terms = (each.deadline, _ON_ERROR[each.on_error], process_of(each.gate))
-            steps[each.gate.name] = Step(each.gate, *terms)
+            patient = each.on_error == "queue" and policy.mode != "shadow"  # shadow mode delays nobody
+            steps[each.gate.name] = Step(each.gate, *terms, policy.queue.within if patient else 0.0)
     return {stage: [steps[each.gate.name] for each in own] for stage, own in planned.items()}
 
 
@@ -108,6 +111,7 @@ def _settings(policy: Policy) -> Settings:
         unchecked=Action[policy.unchecked.upper()],
         on_unenforceable=Action[policy.on_unenforceable.upper()],
         on_record_failure=Action[policy.record.on_failure.upper()],
+        pace=pace(policy),
     )
 
 

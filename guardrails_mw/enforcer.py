@@ -31,6 +31,7 @@ from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
+from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
 
 if TYPE_CHECKING:
@@ -97,19 +98,19 @@ class Enforcer:
         self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
 
-    async def deciding(self, event: Event, seam: Seam = ANYWHERE) -> Decision:
-        """Decide an event, once per message and content, as part of a larger flow.
+    async def deciding(self, event: Event, seam: Seam = ANYWHERE, *, shown: Shown | None = None) -> Decision:
+        """Decide an event, once per message and content, as part of a larger flow; `shown` is what left already.
 
         What was let through is not asked again, also not by another seam; what an edit or a block left in
         place of a message leads back to the decision that put it there.
         """
         if event.stage not in _ONCE or not event.key:
-            return await self.engine.deciding(event, seam)
+            return await self.engine.deciding(event, seam, shown=shown)
         mark = self._mark(event, event.content)
         known = self._recall(mark) or self._recall((*mark, seam.name))
         if known is not None:
             return known
-        decision = await self.engine.deciding(event, seam)
+        decision = await self.engine.deciding(event, seam, shown=shown)
         if not any(check.error for check in decision.checks):
             clean = decision.action <= Action.FLAG and not decision.edited
             self._remember(mark if clean else (*mark, seam.name), decision)

@@ -12,19 +12,20 @@ from typing import Literal
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Stage
-from guardrails_mw.gate import GateTypes
+from guardrails_mw.gate import Gate, GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
-from guardrails_mw.plan import Planned, build_gates, plan, unlisted
+from guardrails_mw.notices import Notice, notices
+from guardrails_mw.plan import Planned, build_gates, pace, plan, unlisted
 from guardrails_mw.policy import Policy
 from guardrails_mw.seam import SEAMS, Power, Seam
 from guardrails_mw.sections import ApprovalPolicy, Rule, ToolPolicy, VaultPolicy
 from guardrails_mw.stores.memory import MemoryStore
-from guardrails_mw.verdict import Action
+from guardrails_mw.stream import Pace, flowing
 
 __all__ = ["Explanation", "Gap", "Notice", "PlannedGate", "Reach", "StagePlan", "ToolTerms", "explain"]
 
 Plan = Mapping[Stage, Sequence[Planned]]
-Timing = Literal["before", "held", "late", "refused", "never"]
+Timing = Literal["before", "flows", "held", "late", "refused", "never"]
 
 MODES = ("invoke", "batch", "stream")
 """How a host is called. Every mode means the same in its synchronous and its asynchronous form."""
@@ -35,7 +36,10 @@ _EXPLAINING = b"explain"  # stands for the store's key; nothing is hashed here
 
 @dataclass(frozen=True, slots=True)
 class PlannedGate:
-    """A gate at a stage: how it is run, its deadline in milliseconds, what its failure means and what it may do."""
+    """A gate at a stage: how it is run, its deadline in milliseconds, what its failure means and what it may do.
+
+    At `output` a `stream` waits for a ``span``, a classifier's ``stride``, or ``all``.
+    """
 
     name: str
     type: str
@@ -43,6 +47,7 @@ class PlannedGate:
     deadline_ms: float
     on_error: str
     may: tuple[str, ...]
+    stream: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,10 @@ class Reach:
 
     Attributes:
         powers: of ``block``, ``edit`` and ``ask``; empty where the seam does not reach the stage.
-        timing: ``before`` (decided before it goes on), ``held`` (a stream is held until it is complete,
-            then decided), ``late`` (decided after the stream was shown), ``refused`` (the stream itself is
-            unenforceable, before its first token) or ``never``.
+        timing: ``before`` (decided before it goes on), ``flows`` (a stream goes on as far as every gate has
+            seen what it must see), ``held`` (a stream is held until it is complete, then decided), ``late``
+            (decided after the stream was shown), ``refused`` (the stream itself is unenforceable, before its
+            first token) or ``never``.
         unenforceable: what gates of this stage may decide and the seam cannot carry out.
     """
 
@@ -100,14 +106,6 @@ class ToolTerms:
     block: tuple[tuple[str, str], ...] = ()
     asks: tuple[str, float, tuple[str, ...]] | tuple[()] = ()
     checks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something that the author of the policy should know: a stable code and a sentence."""
-
-    code: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +187,7 @@ def explain(
             StagePlan(stage.value, tuple(_gate(policy, stage, each) for each in items))
             for stage, items in planned.items()
         ),
-        reach=tuple(_reach(seams, planned)),
+        reach=tuple(_reach(seams, planned, pace(policy))),
         seam_notes={each.name: each.note for each in seams},
         tools=tuple(_tools(policy, given or ())),
         unlisted=unlisted(policy).word if policy.governs_tools else "",
@@ -214,10 +212,12 @@ def _gate(policy: Policy, stage: Stage, planned: Planned) -> PlannedGate:
     config = policy.gates.get(gate.name)
     deadline = round(planned.deadline * 1000, 3)
     kind = config.type if config else gate.name
-    return PlannedGate(gate.name, kind, gate.cost.value, deadline, planned.on_error, tuple(sorted(gate.may(stage))))
+    stream = pace(policy).holding(gate).value if stage is Stage.OUTPUT else ""
+    may = tuple(sorted(gate.may(stage)))
+    return PlannedGate(gate.name, kind, gate.cost.value, deadline, planned.on_error, may, stream)
 
 
-def _reach(seams: Sequence[Seam], plan: Plan) -> Iterator[Reach]:
+def _reach(seams: Sequence[Seam], plan: Plan, pace: Pace) -> Iterator[Reach]:
     for seam in seams:
         for stage in Stage:
             powers = tuple(word for word, power in _POWERS.items() if seam.can(stage, power))
@@ -228,20 +228,22 @@ def _reach(seams: Sequence[Seam], plan: Plan) -> Iterator[Reach]:
                 if stage in seam.powers and effect not in powers
             )
             for mode in MODES:
-                timing = _timing(seam, stage, mode, bool(plan[stage]))
+                timing = _timing(seam, stage, mode, [planned.gate for planned in plan[stage]], pace)
                 if timing == "refused":
                     gaps = tuple(Gap(planned.gate.name, "stream") for planned in plan[stage])
                 yield Reach(seam.name, stage.value, mode, powers, timing, gaps)
 
 
-def _timing(seam: Seam, stage: Stage, mode: str, guarded: bool) -> Timing:
+def _timing(seam: Seam, stage: Stage, mode: str, gates: Sequence[Gate], pace: Pace) -> Timing:
     if stage not in seam.powers:
         return "never"
-    if mode != "stream" or stage is not Stage.OUTPUT or not guarded:
+    if mode != "stream" or stage is not Stage.OUTPUT or not gates:
         return "before"
     if stage in seam.unstreamable:
         return "refused"
-    return "late" if stage in seam.late else "held"
+    if stage in seam.late:
+        return "late"
+    return "held" if flowing(gates, pace) is None else "flows"
 
 
 def _tools(policy: Policy, given: Sequence[str] | dict[str, list[str]]) -> Iterator[ToolTerms]:
@@ -300,83 +302,9 @@ def _vault(policy: Policy) -> dict[str, object]:
 
 def _warnings(policy: Policy, plan: Plan, seams: Sequence[Seam]) -> Iterator[Notice]:
     """What is not guarded, then what is weaker than it may look, then what the chosen seam cannot do."""
-    yield from _unguarded(policy, plan)
-    yield from _lenient(policy)
-    yield from _unrecorded(policy)
-    yield from _revealed(policy)
+    yield from notices(policy, plan)
     for seam in seams:
         yield from _unreached(policy, plan, seam)
-
-
-_OPEN = {
-    Stage.INPUT: "what users write goes to the model unchecked",
-    Stage.OUTPUT: "answers go to the user unchecked",
-    Stage.TOOL_CALL: "any tool runs with any arguments",
-    Stage.TOOL_RESULT: "what tools bring back goes to the model unchecked: the channel of indirect injection",
-}
-
-
-def _unguarded(policy: Policy, plan: Plan) -> Iterator[Notice]:
-    """Stages that nobody looks at. Gates that only count look at nothing."""
-    for stage, meaning in _OPEN.items():
-        if not any(each.gate.name not in ("loops", "budget") for each in plan[stage]):
-            yield Notice(f"stage.{stage}", f"no gate looks at {stage}: {meaning}")
-    if Stage.MODEL in policy.stages:
-        text = "gates at the model stage see the call, not what is sent: list them at input and tool_result"
-        yield Notice("stage.model", text)
-    if not policy.budgets:
-        yield Notice("budgets", "no budgets: nothing limits what a run may use up")
-    if policy.loops is None:
-        yield Notice("loops", "no loops: a call that keeps giving the same result is not stopped")
-    if policy.governs_tools and unlisted(policy) in (Action.ALLOW, Action.FLAG):
-        yield Notice("tools.unlisted", f"a tool that is not listed runs ({unlisted(policy).word})")
-    for name, tool in policy.tools.items():
-        if tool.tier == "privileged" and not (tool.roles or tool.ask or tool.block or policy.tiers.get(tool.tier)):
-            yield Notice("tools.privileged", f"{name} is privileged and runs for everybody without a question")
-
-
-def _lenient(policy: Policy) -> Iterator[Notice]:
-    """Settings that let through what others would stop."""
-    if policy.mode == "shadow":
-        yield Notice("mode.shadow", "shadow mode: everything is decided and recorded, nothing is changed or stopped")
-    meaning = {"flag": "passes with a flag", "unsafe_allow": "passes as if the gate had agreed"}
-    places = [("the policy", policy.on_error)] + [(name, gate.on_error) for name, gate in policy.gates.items()]
-    for place, on_error in places:
-        if on_error in meaning:
-            yield Notice(
-                "on_error", f"on_error of {place} is {on_error}: what a broken gate should see {meaning[on_error]}"
-            )
-    if policy.unchecked != "block":
-        yield Notice("unchecked", f"images and files that no gate can read pass ({policy.unchecked})")
-    if policy.on_unenforceable == "flag":
-        yield Notice("on_unenforceable", "what a seam cannot carry out (an edit in a callback) passes with a flag")
-    if policy.blocked_messages == "keep":
-        yield Notice("blocked_messages", "a blocked message stays in the conversation: the model reads it next turn")
-
-
-def _unrecorded(policy: Policy) -> Iterator[Notice]:
-    """What is kept too long or not long enough."""
-    traced = bool(policy.traces.langfuse or policy.traces.otlp) and policy.traces.content == "redacted"
-    if not policy.record.redact and (policy.record.content == "redacted" or traced):
-        where = "the ledger and traces keep" if traced else "the ledger keeps"
-        yield Notice("record.redact", f"record.redact names no gates: {where} contents as they are")
-    if policy.record.on_failure == "flag":
-        yield Notice("record.on_failure", "a decision that cannot be recorded takes effect all the same")
-    if policy.store == "memory:":
-        text = "the store is memory: records, budgets and approvals end with the process; no other process sees them"
-        yield Notice("store.memory", text)
-
-
-def _revealed(policy: Policy) -> Iterator[Notice]:
-    """Where hidden values could be seen after all, or do not come back."""
-    if policy.keeps_values and policy.store != "memory:" and not (policy.vault and policy.vault.key):
-        yield Notice("vault.key", "hidden values lie encrypted beside their key, in the same store; set vault.key")
-    results = policy.stages.get(Stage.TOOL_RESULT)
-    hidden = any(getattr(policy.gates[name], "style", "") == "token" for name in (results.gates if results else ()))
-    why = "no gate with style: token looks at what it gives back" if policy.keeps_values else "nothing writes tokens"
-    for name, tool in policy.tools.items():
-        if tool.sees == "raw" and not hidden:
-            yield Notice("tools.raw", f"{name} sees raw values, and {why}")
 
 
 def _unreached(policy: Policy, plan: Plan, seam: Seam) -> Iterator[Notice]:
@@ -388,7 +316,7 @@ def _unreached(policy: Policy, plan: Plan, seam: Seam) -> Iterator[Notice]:
     become = f"becomes {policy.on_unenforceable} (unenforceable)"
     found = {
         (reach.stage, gap.effect): [each.gate for each in reach.unenforceable if each.effect == gap.effect]
-        for reach in _reach((seam,), plan)
+        for reach in _reach((seam,), plan, pace(policy))
         for gap in reach.unenforceable
     }
     for (where, effect), gates in found.items():

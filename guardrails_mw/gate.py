@@ -67,7 +67,7 @@ class GateConfig(BaseModel):
     """Which gate this is."""
     deadline_ms: float | None = Field(default=None, gt=0)
     """Time the gate may take for one check; the policy's own `deadline_ms` if left out."""
-    on_error: Literal["block", "flag", "unsafe_allow"] | None = None
+    on_error: Literal["block", "flag", "queue", "unsafe_allow"] | None = None
     """What it means when the gate fails or overruns; the policy's own `on_error` if left out."""
 
 
@@ -89,9 +89,10 @@ class Site:
 class Gate(ABC):
     """Decides on events.
 
-    Class attributes declare what the gate is; see `Cost` for what `cost` promises. `look_back` and
-    `max_span` bound, in characters, the context a finding needs and the longest thing it can find;
-    None means "the whole text", so a stream is held until its end.
+    Class attributes declare what the gate is; see `Cost` for what `cost` promises. `look_back` and `look_ahead`
+    bound, in characters, the context that a finding needs on either side, `max_span` the longest thing it can
+    find; None means "the whole text", so a stream is held until its end. What a gate with bounds says of a span
+    must depend on nothing else: a stream shows it windows of the text, and adds up what it says of them.
 
     >>> class NoShouting(Gate):
     ...     stages = frozenset({Stage.INPUT})
@@ -103,7 +104,10 @@ class Gate(ABC):
     config_type: ClassVar[type[GateConfig]] = GateConfig
     cost: Cost = Cost.LINEAR
     look_back: int | None = None
+    look_ahead: int = 0
     max_span: int | None = None
+    classifies: bool = False
+    """Whether it judges a text as a whole, so that its verdict on the beginning of one means something too."""
 
     max_reasks: int = 5
     """How often a seam may ask the model again when this gate sends an answer back."""
@@ -122,6 +126,23 @@ class Gate(ABC):
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - for gates that know better
         """What its verdicts may do at a stage besides flagging; `explain` says where a seam cannot carry that out."""
         return EFFECTS
+
+    @property
+    def bounded(self) -> bool:
+        """Whether what it finds depends on a piece of a text only, so that it can look at a stream in windows."""
+        return self.look_back is not None and self.max_span is not None
+
+    def settled(self, text: str, limit: int) -> int:
+        """How much of a text that goes on is settled, at most `limit` characters.
+
+        What a bounded gate finds before that point stays as it is, whatever follows. A gate that knows more about
+        what it looks for than its bounds says so by overriding this, together with `context`.
+        """
+        return max(0, min(limit, len(text) - (self.max_span or 0) - self.look_ahead))
+
+    def context(self, text: str, position: int) -> int:  # noqa: ARG002 - gates that know better look at the text
+        """Where to begin reading, so that what is found from `position` on is what the whole text would give."""
+        return max(0, position - (self.look_back or 0) - (self.max_span or 0))
 
     @abstractmethod
     def check(self, event: Event) -> Verdict | Awaitable[Verdict]:

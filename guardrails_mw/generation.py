@@ -21,6 +21,7 @@ from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import GuardrailsError, PolicyError
 from guardrails_mw.gate import Gate
+from guardrails_mw.latch import Latch
 from guardrails_mw.policy import Policy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
@@ -97,12 +98,14 @@ class Seat:
     Attributes:
         generation: the one that is in office. Assigning it is the whole of a change.
         tool_seam: names of the tools that tool nodes of this guard run, where their calls are decided.
+        latch: the runs that a raised block has ended.
     """
 
     generation: Generation
 
     def __init__(self) -> None:
         self.tool_seam: set[str] = set()
+        self.latch = Latch()
         self._settling: dict[str, Engine] = {}
         self._retired: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -114,9 +117,9 @@ class Seat:
         return enforcer if enforcer is not None and enforcer.seat is self else self.generation.enforcer
 
     @contextmanager
-    def holding(self) -> Iterator[Enforcer]:
-        """Everything that begins inside is decided by one enforcer."""
-        enforcer = self.enforcer
+    def holding(self, enforcer: Enforcer | None = None) -> Iterator[Enforcer]:
+        """Everything that begins inside is decided by one enforcer: this one, or the one that decides now."""
+        enforcer = enforcer or self.enforcer
         held = _Held(enforcer)
         token = _HELD.set(held)
         try:

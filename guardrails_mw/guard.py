@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from guardrails_mw.approvals import Approvals
 from guardrails_mw.building import Ground, build
 from guardrails_mw.document import Document
-from guardrails_mw.engine import Engine, Stream
+from guardrails_mw.engine import Engine
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.files import noting
@@ -26,6 +26,7 @@ from guardrails_mw.reload import Reloading, Watcher
 from guardrails_mw.spend import Spend, spend
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
+from guardrails_mw.stream import Stream
 from guardrails_mw.vault import scope_of
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from langchain_core.runnables import Runnable
     from langchain_core.tools import BaseTool
 
+    from guardrails_mw.adapters.compiled import GuardedGraph
     from guardrails_mw.adapters.graph import Node, Nodes
     from guardrails_mw.adapters.host import Runs
     from guardrails_mw.adapters.middleware import GuardrailsMiddleware
@@ -217,7 +219,7 @@ class Guard:
         where = Where(thread=thread)
         if isinstance(value, str):
             return drive(self.engine.restoring(Event(Stage.OUTPUT, Content(value), where=where, actor=actor))).value  # type: ignore[return-value]
-        from guardrails_mw.adapters.runnable import in_form_of, plain
+        from guardrails_mw.adapters.forms import in_form_of, plain
 
         content = Content(plain(value))
         restored = drive(self.engine.restoring(Event(Stage.OUTPUT, content, where=where, actor=actor)))
@@ -268,6 +270,16 @@ class Guard:
         from guardrails_mw.adapters.middleware import GuardrailsMiddleware
 
         return GuardrailsMiddleware(self._seat, self._host(), self._check_tools)
+
+    def graph(self, graph: object, actor: Actor | None = None) -> GuardedGraph:
+        """A compiled graph or agent whose input is decided before its first checkpoint is written.
+
+        It takes the graph's place everywhere, as a subgraph too. What happens inside is decided by the middleware
+        or the nodes that you build the graph with.
+        """
+        from guardrails_mw.adapters.compiled import guard_graph
+
+        return guard_graph(graph, self._seat, self._host(), actor)
 
     def runnable(self, runnable: Runnable[object, object], actor: Actor | None = None) -> Runnable[object, object]:
         """An LCEL chain, guarded."""
@@ -343,7 +355,7 @@ class Guard:
 
         with self._lock:  # two of them would give one invocation two run ids
             if self._runs is None:
-                self._runs = Runs(self.store)
+                self._runs = Runs(self.store, self._seat.latch)
             return self._runs
 
     def _nodes(self) -> Nodes:

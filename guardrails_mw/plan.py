@@ -23,10 +23,11 @@ from guardrails_mw.price_list import GenaiPrices
 from guardrails_mw.prices import Prices
 from guardrails_mw.sections import LoopsPolicy, ToolPolicy, limits_of
 from guardrails_mw.store import Store
+from guardrails_mw.stream import Pace
 from guardrails_mw.verdict import Action
 from guardrails_mw.workers import IsolatedWorker
 
-__all__ = ["Planned", "build_gates", "habits", "loop_limits", "plan", "process_of", "unlisted"]
+__all__ = ["Planned", "build_gates", "habits", "loop_limits", "pace", "plan", "process_of", "unlisted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Planned:
 
     gate: Gate
     deadline: float
-    on_error: Literal["block", "flag", "unsafe_allow"]
+    on_error: Literal["block", "flag", "queue", "unsafe_allow"]
 
 
 def build_gates(policy: Policy, types: GateTypes, secret: bytes) -> dict[str, Gate]:
@@ -74,6 +75,11 @@ def plan(policy: Policy, gates: dict[str, Gate], store: Store, secret: bytes) ->
         )
         for stage in Stage
     }
+
+
+def pace(policy: Policy) -> Pace:
+    """How classifiers look at streams."""
+    return Pace(policy.stream.every_tokens, policy.stream.hold == "window")
 
 
 def unlisted(policy: Policy) -> Action:

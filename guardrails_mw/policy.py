@@ -29,11 +29,13 @@ from guardrails_mw.sections import (
     BudgetPolicy,
     LoopsPolicy,
     Price,
+    QueuePolicy,
     RecordPolicy,
     ReservePolicy,
     RiskPolicy,
     Section,
     StagePolicy,
+    StreamPolicy,
     ToolPolicy,
     TracesPolicy,
     VaultPolicy,
@@ -52,8 +54,10 @@ class Policy(Section):
     """Version of this file format."""
     mode: Literal["enforce", "shadow"] = "enforce"
     """`shadow` decides and records everything and changes nothing."""
-    on_error: Literal["block", "flag", "unsafe_allow"] = "block"
-    """What a gate means that fails or overruns."""
+    on_error: Literal["block", "flag", "queue", "unsafe_allow"] = "block"
+    """What a gate means that fails or overruns; `queue`: the request waits for it to come back, then is blocked."""
+    queue: QueuePolicy = QueuePolicy()
+    """How requests wait for a gate whose `on_error` is `queue`."""
     on_unenforceable: Literal["block", "flag"] = "block"
     """What happens where a seam cannot carry out a decision, such as an edit in a callback."""
     unchecked: Literal["block", "flag", "allow"] = "block"
@@ -70,6 +74,8 @@ class Policy(Section):
     """Where things last: ``memory:``, ``sqlite:///g.db``, ``postgresql://...`` or ``redis://...``; see `stores.md`."""
     record: RecordPolicy = RecordPolicy()
     """What the ledger keeps."""
+    stream: StreamPolicy = StreamPolicy()
+    """How text is held back that is streamed."""
     vault: VaultPolicy | None = None
     """How hidden values are kept; there is a vault as soon as a gate has ``style: token``."""
     traces: TracesPolicy = TracesPolicy()

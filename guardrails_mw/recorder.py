@@ -63,6 +63,17 @@ class LedgerRecorder:
         key = f"{approval.id}|{approval.state}|{approval.at}|{approval.due}|{'+'.join(approval.reasons)}"
         self._ledger.record(approval.run or "direct", key, "approval", body)
 
+    def opened(self, event: Event) -> None:
+        """Keep that a text is about to be shown while it still arrives; its decision follows. Raises `StoreError`."""
+        body = {
+            "stage": event.stage.value,
+            "thread": event.where.thread,
+            "agent": event.where.agent,
+            "actor": event.actor.id,
+        }
+        key = f"{event.key}|{event.stage}|opened" if event.key else ""
+        self._ledger.record(event.where.run or "direct", key, "stream", body)
+
     def restored(self, event: Event, found: Restored) -> None:
         """Keep that hidden values were given back, for what and how many. Raises `StoreError`."""
         body: dict[str, object] = {
@@ -104,6 +115,8 @@ class LedgerRecorder:
         }
         if verdict.facts:
             body["facts"] = dict(verdict.facts)
+        if decision.shown:
+            body["shown"] = decision.shown
         if isinstance(event.call, ToolCall):
             body["tool"] = self._name(event.call.name)
             body["call_id"] = self._name(event.call.id)

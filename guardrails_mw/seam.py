@@ -1,7 +1,7 @@
 """What each way of plugging in can carry out.
 
 A seam is where guardrails meet a host: callbacks, a wrapped model, a middleware, graph nodes, a wrapped
-chain. Not every seam can do everything: a callback can block but not edit. A decision that a seam cannot
+graph or chain. Not every seam can do everything: a callback can block but not edit. A decision that a seam cannot
 carry out becomes the policy's `on_unenforceable` verdict, so the table below is law, not documentation.
 """
 
@@ -13,7 +13,7 @@ from enum import Flag, auto
 
 from guardrails_mw.event import Stage
 
-__all__ = ["ANYWHERE", "CALLBACKS", "MIDDLEWARE", "MODEL", "NODES", "RUNNABLE", "SEAMS", "Power", "Seam"]
+__all__ = ["ANYWHERE", "CALLBACKS", "GRAPH", "MIDDLEWARE", "MODEL", "NODES", "RUNNABLE", "SEAMS", "Power", "Seam"]
 
 
 class Power(Flag):
@@ -84,13 +84,18 @@ MIDDLEWARE = Seam(
         Stage.TOOL_CALL: _ALL,
         Stage.TOOL_RESULT: _CHANGE,
     },
-    "guards the agent's model and its tools",
+    "guards the agent's model and its tools; a model that another middleware calls itself takes guard.model()",
 )
 NODES = Seam(
     "nodes",
     {Stage.INPUT: _ALL, Stage.OUTPUT: _ALL, Stage.TOOL_CALL: _ALL, Stage.TOOL_RESULT: _CHANGE},
     "each node reaches its own stage; add guard.model() for the model stage and for streamed tokens",
     late=frozenset({Stage.OUTPUT}),
+)
+GRAPH = Seam(
+    "graph",
+    {Stage.INPUT: _CHANGE, Stage.TOOL_RESULT: _CHANGE},
+    "decides what is handed in before the first checkpoint; the middleware or nodes inside do the rest",
 )
 RUNNABLE = Seam(
     "runnable",
@@ -103,4 +108,4 @@ RUNNABLE = Seam(
     },
     "inner model and tool stages are reached by callbacks; wrap the model too to edit there",
 )
-SEAMS = (CALLBACKS, MODEL, MIDDLEWARE, NODES, RUNNABLE)
+SEAMS = (CALLBACKS, MODEL, MIDDLEWARE, NODES, GRAPH, RUNNABLE)

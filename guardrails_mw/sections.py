@@ -21,12 +21,14 @@ __all__ = [
     "LoopsPolicy",
     "Otlp",
     "Price",
+    "QueuePolicy",
     "RecordPolicy",
     "ReservePolicy",
     "RiskPolicy",
     "Rule",
     "Section",
     "StagePolicy",
+    "StreamPolicy",
     "ToolPolicy",
     "TracesPolicy",
     "VaultPolicy",
@@ -258,6 +260,24 @@ class TracesPolicy(Section):
     """Any other OpenTelemetry endpoints."""
     content: Literal["redacted", "none"] = "redacted"
     """Whether spans carry what was said, after redaction, or no content."""
+
+
+class StreamPolicy(Section):
+    """How classifiers look at text that is streamed; gates with bounds look at all of it as it comes."""
+
+    every_tokens: int = Field(default=64, ge=8, le=4096)
+    """With ``hold: window``, how much arrives before a classifier is asked again; a token is four characters."""
+    hold: Literal["window", "all"] = "all"
+    """``window``: what a classifier agreed to is shown, though what follows may change its mind."""
+
+
+class QueuePolicy(Section):
+    """How requests wait for a gate that fails, where `on_error` is `queue`."""
+
+    within: Duration = Field(default=30.0, gt=0, le=3600)
+    """How long a request waits, from the gate's first failure on; then it is blocked with the last failure's code."""
+    most: int = Field(default=64, ge=1, le=10_000)
+    """How many requests of a process may wait at once; who comes later is blocked with ``error.queue_full``."""
 
 
 class StagePolicy(Section):

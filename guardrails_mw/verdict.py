@@ -244,6 +244,7 @@ class Decision:
         seam: where the decision is carried out.
         held: names of the gates that hold something until `settle`.
         approval: id of the answered question that permits it, if a person was asked.
+        shown: characters that had been shown, as they were edited, when it was made: of a stream.
     """
 
     id: str
@@ -259,6 +260,7 @@ class Decision:
     shadow: bool = False
     held: tuple[str, ...] = ()
     approval: str = ""
+    shown: int = 0
 
     @property
     def stage(self) -> Stage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Generic, NoReturn, TypeVar
@@ -17,7 +17,17 @@ from typing import Generic, NoReturn, TypeVar
 from guardrails_mw.errors import GateError
 from guardrails_mw.workers import LoopThread, Workers
 
-__all__ = ["AwaitableWait", "Either", "Flow", "FutureWait", "Wait", "drive", "drive_async"]
+__all__ = [
+    "AwaitableWait",
+    "Either",
+    "Flow",
+    "FutureWait",
+    "Wait",
+    "drive",
+    "drive_async",
+    "drive_each",
+    "drive_each_async",
+]
 
 T = TypeVar("T")
 Flow = Coroutine["Wait[object]", object, T]
@@ -152,14 +162,14 @@ def _wrong_way() -> NoReturn:
 def drive(flow: Flow[T]) -> T:
     """Run a flow in this thread."""
     try:
-        wait = flow.send(None)
+        wait, failed = flow.send(None), list[BaseException]()
         while True:
             try:
                 value = wait.here()
             except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
-                wait = flow.throw(error)
-            else:
-                wait = flow.send(value)
+                failed.append(error)
+            # out here, so that what the flow raises instead does not carry it along
+            wait = flow.throw(failed.pop()) if failed else flow.send(value)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
 
@@ -167,13 +177,45 @@ def drive(flow: Flow[T]) -> T:
 async def drive_async(flow: Flow[T]) -> T:
     """Run a flow in the running event loop."""
     try:
-        wait = flow.send(None)
+        wait, failed = flow.send(None), list[BaseException]()
         while True:
             try:
                 value = await wait.there()
             except BaseException as error:  # noqa: BLE001 - belongs to the flow, which sorts it out
-                wait = flow.throw(error)
-            else:
-                wait = flow.send(value)
+                failed.append(error)
+            # out here, so that what the flow raises instead does not carry it along
+            wait = flow.throw(failed.pop()) if failed else flow.send(value)
     except StopIteration as stop:
         return stop.value  # type: ignore[no-any-return]
+
+
+def drive_each(flow: AsyncGenerator[T, None]) -> Iterator[T]:
+    """What a flow that yields gives, in this thread; the flow is closed when nobody wants more.
+
+    >>> async def flow():
+    ...     yield await Either(lambda: 1, lambda: asyncio.sleep(0, 2))
+    >>> list(drive_each(flow()))
+    [1]
+    """
+    try:
+        while True:
+            try:
+                value = drive(flow.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        drive(flow.aclose())
+
+
+async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
+    """What a flow that yields gives, in the running event loop."""
+    try:
+        while True:
+            try:
+                value = await drive_async(flow.__anext__())
+            except StopAsyncIteration:
+                return
+            yield value
+    finally:
+        await drive_async(flow.aclose())

@@ -12,6 +12,7 @@ import contextvars
 import multiprocessing
 import queue
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from multiprocessing.connection import Connection
@@ -142,16 +143,23 @@ class IsolatedWorker:
         self._lock = threading.Lock()
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._loaded = False
 
     def call(self, event: object, timeout: float) -> object:
-        """Check an event in the child. Raises `GateError`: ``deadline``, ``worker_died`` or the gate's own."""
+        """Check an event in the child; `timeout` includes all waiting.
+
+        Raises:
+            GateError: ``deadline``, ``worker_died`` or the gate's own.
+        """
+        until = time.perf_counter() + timeout
         if not self._lock.acquire(timeout=timeout):
             raise GateError("deadline")
         try:
-            pipe = self._ready()
+            pipe = self._ready(until)
             pipe.send(event)
-            if not pipe.poll(timeout):
+            if not pipe.poll(_left(until)):
                 self._kill()
+                self._begin()  # the next request finds it loading
                 raise GateError("deadline")
             answered, value = pipe.recv()
         except (EOFError, OSError):
@@ -173,14 +181,31 @@ class IsolatedWorker:
         with self._lock:
             self._kill()
 
-    def _ready(self) -> Connection:
-        if self._process is None or self._pipe is None or not self._process.is_alive():
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._recipe), daemon=True)
-            self._process.start()
-            theirs.close()
-            self._pipe.recv()  # loaded, or EOFError
+    def become(self, recipe: Callable[[], Callable[[object], object]]) -> None:
+        """Run another check from now on, in a new child; returns when that has loaded."""
+        with self._lock:
+            self._kill()
+            self._recipe = recipe
+            self._ready()
+
+    def _ready(self, until: float | None = None) -> Connection:
+        """The pipe to a child that has loaded. Raises `GateError` where it goes on loading after its time."""
+        pipe = self._pipe
+        if pipe is None or self._process is None or not self._process.is_alive():
+            pipe = self._begin()
+        if not self._loaded:
+            if until is not None and not pipe.poll(_left(until)):
+                raise GateError("deadline")
+            pipe.recv()  # loaded, or EOFError
+            self._loaded = True
+        return pipe
+
+    def _begin(self) -> Connection:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._recipe), daemon=True)
+        self._process.start()
+        theirs.close()
         return self._pipe
 
     def _kill(self) -> None:
@@ -190,6 +215,11 @@ class IsolatedWorker:
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None
+        self._loaded = False
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.perf_counter())
 
 
 def _serve(pipe: Connection, recipe: Callable[[], Callable[[object], object]]) -> None:

@@ -25,7 +25,7 @@ from guardrails_mw.event import Event
 from guardrails_mw.policy import Policy
 from guardrails_mw.store import Entry
 from guardrails_mw.stores.sqlite import SqliteStore
-from guardrails_mw.verdict import Verdict
+from guardrails_mw.verdict import Edit, Verdict
 
 Reply = str | AIMessage | BaseException
 Script = Callable[[Sequence[BaseMessage]], Reply]
@@ -233,6 +233,24 @@ def tool_messages(state: dict[str, list[BaseMessage]]) -> list[ToolMessage]:
 def codeword(event: Event) -> Verdict:
     """Blocks what holds the word swordfish."""
     return Verdict.block("codeword") if "swordfish" in event.content.text else Verdict.allow()
+
+
+def late(event: Event) -> Verdict:
+    """Hides the beginning once the end is there: what it says depends on all of the text, whatever its bounds say."""
+    text = event.content.text
+    edits = [Edit(0, 3, "...")] if text.startswith("The") and text.endswith("hide") else []
+    return Verdict.allow("late", edits=edits)
+
+
+def flaky(event: Event, name: str = "") -> Verdict:
+    """Fails the first time that it is asked about a text, once for each name."""
+    if (name, event.content.text) not in _FAILED:
+        _FAILED.add((name, event.content.text))
+        raise ValueError("raw secret text")
+    return Verdict.allow()
+
+
+_FAILED: set[tuple[str, str]] = set()
 
 
 def raises(event: Event, name: str = "ValueError") -> Verdict:

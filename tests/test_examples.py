@@ -14,6 +14,7 @@ SAYS = {
     "callbacks": ["Open from 9 to 5.", "input injection override", "output seam unenforceable"],
     "model": ["Write to Amy at [EMAIL_ADDRESS].", "My mail is [EMAIL_ADDRESS]", "(override)", "urgency=4"],
     "middleware": ["asked: refund", "delivered to [EMAIL_ADDRESS]", "tool: refunded 249.00", "ai: I have refunded"],
+    "checkpoints": ["human: Please write to [EMAIL_ADDRESS]", "human: [blocked: override]", "hold the address: 0"],
     "graph": ["delivered to [EMAIL_ADDRESS].", "human: [blocked: override]"],
     "runnable": ["We open at 9.", "I'm at [EMAIL_ADDRESS]", "Write to [EMAIL_ADDRESS].", "(override)"],
     "custom_gate": ["You get that at another shop.", "competitors"],

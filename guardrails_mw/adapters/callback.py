@@ -23,8 +23,11 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
+from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, block_error, digest, pause
 from guardrails_mw.adapters.messages import (
+    beside_event,
+    beside_result,
     call_event,
     last_answer,
     message_events,
@@ -60,6 +63,8 @@ class _Open:
     resuming: bool | None = None
     guarded: bool = False
     streaming: bool = False
+    structured: bool = False
+    """Whether the model was asked for an answer in a schema, which it gives as a call."""
     calling: Calling | None = None
     turn: int = 0
     """How many calls of this run had the same id before: models number calls anew, and some number none."""
@@ -103,8 +108,14 @@ class GuardrailsHandler(BaseCallbackHandler):
             entry.resuming = inputs is None or isinstance(inputs, Command)
 
     def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:
-        """At the end of the top-level run, raise the block that something swallowed on the way."""
+        """Decide an agent's structured answer; at the end of the top-level run, raise the block that was swallowed."""
         entry = self._close(run_id)
+        if entry is not None and Stage.OUTPUT in self._seam.powers:
+            with self._failing_closed(entry):
+                for answer in _structured(outputs):
+                    here, content = self._here(entry), Content(plain(answer))
+                    key = ("output", "structured", digest(content.value))
+                    self._decide(here.event(Stage.OUTPUT, Origin.MODEL, content, *key), here, entry)
         if entry is not None and entry.root == run_id:
             with self._lock:
                 tripped = self._tripped.pop(run_id, None)
@@ -133,6 +144,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         if (metadata or {}).get("guardrails") == id(self._seat):
             entry.guarded = True
             return
+        entry.structured = "ls_structured_output_format" in (kwargs.get("options") or ())  # type: ignore[operator]
         with self._failing_closed(entry):
             here = self._here(entry)
             flat = [message for batch in messages for message in batch]
@@ -182,8 +194,13 @@ class GuardrailsHandler(BaseCallbackHandler):
             self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             for index, answer in enumerate(answers):
+                key = f"{run_id}.{index}"
                 if not silent(answer):
-                    self._decide(output_event(answer, here, f"{run_id}.{index}"), here, entry)
+                    self._decide(output_event(answer, here, key), here, entry)
+                if entry.structured and isinstance(answer, AIMessage):  # what looks like a call is the answer
+                    for number, call in enumerate(answer.tool_calls):
+                        said = ("call", key, call["id"] or str(number))
+                        self._decide(here.event(Stage.OUTPUT, Origin.MODEL, Content(call["args"]), *said), here, entry)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
@@ -243,6 +260,8 @@ class GuardrailsHandler(BaseCallbackHandler):
             if isinstance(output, ToolMessage):
                 output.id = message.id  # so that it is known again in the conversation
             self._decide(result_event(message, call, here), here, entry)
+            if beside := beside_result(message):
+                self._decide(beside_event(message, beside, call.id, here), here, entry)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The tool may have had its effect: what the call holds is charged."""
@@ -360,6 +379,16 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is not None and entry.calling is not None:
             entry.calling.over(str(run_id))
         return entry
+
+
+def _structured(outputs: object) -> Iterator[object]:
+    """The structured answers in what a node of an agent gives back."""
+    if isinstance(outputs, list | tuple):
+        for each in outputs:
+            yield from _structured(each)
+    update = outputs.update if isinstance(outputs, Command) else outputs
+    if isinstance(update, Mapping) and update.get("structured_response") is not None:
+        yield update["structured_response"]
 
 
 def _readable(output: object) -> str:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
     ended,
@@ -32,13 +33,15 @@ from guardrails_mw.adapters.messages import (
     with_answer,
     with_content,
 )
+from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage
+from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import MIDDLEWARE, Seam
+from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "ENTERED", "Call", "Entered", "Exchange", "Reading"]
+__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Call", "Entered", "Exchange", "Reading", "noted", "sent_back"]
 
 Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 """Calls the model with messages, in either world."""
@@ -46,7 +49,7 @@ Call = Callable[[list[BaseMessage]], Either[ChatResult]]
 ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
 """Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
 
-_MAX_REASKS = 5
+MAX_REASKS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +127,11 @@ class Exchange:
     inner: BaseChatModel
     answers: frozenset[str]
 
-    async def read(self, messages: Sequence[BaseMessage]) -> Reading:
-        """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing."""
+    async def read(self, messages: Sequence[BaseMessage], *, system: bool = False) -> Reading:
+        """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing.
+
+        With `system` messages that call themselves so are others' too.
+        """
         earlier = ENTERED.get()
         if earlier is not None and earlier.enforcer is self.enforcer:
             known = earlier.reading.again(messages)
@@ -133,7 +139,7 @@ class Exchange:
                 return known
         cleaned, decisions = list(messages), dict[int, Decision]()
         seam = self.here.within(self.seam)
-        for index, event in message_events(messages, self.here):
+        for index, event in message_events(messages, self.here, system=system):
             decision = decisions[index] = await self.enforcer.deciding(event, seam)
             if decision.blocked or decision.edited:
                 cleaned[index] = with_content(messages[index], self.enforcer.passed(decision).value)
@@ -141,30 +147,32 @@ class Exchange:
 
     async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""
-        checked, refused = await self._checked(messages)
+        checked, refused = await self.checked(messages)
         if refused is not None:
-            return self._refused(refused, name)
+            return self.refused(refused, name)
         if (end := ended(self.enforcer, messages)) is not None:
-            return _noted(ChatResult(generations=[ChatGeneration(message=end)]), name)
-        for number in range(_MAX_REASKS + 1):
+            noted(name)
+            return ChatResult(generations=[ChatGeneration(message=end)])
+        for number in range(MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", call)
             if block is None:
-                return _noted(result, name)
-            if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), _MAX_REASKS):
-                return self._refused(block, name)
-            checked += [AIMessage(result.generations[0].message.content), HumanMessage(block.verdict.note)]
+                noted(name)
+                return result
+            if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), MAX_REASKS):
+                return self.refused(block, name)
+            checked += sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
     async def foreign(self, message: AIMessage, name: str) -> AIMessage:
         """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
-        permit = await self.enforcer.engine.deciding(model_event(self._model_call([]), self.here, name), self.seam)
+        permit = await self.enforcer.engine.deciding(model_event(self.model_call([]), self.here, name), self.seam)
         if permit.blocked:
             return refusal_message(self.enforcer, permit)
-        self.enforcer.engine.settle(permit, outcome(message, 0, 0.0))
-        answer, block = await self._answer(message, name)
+        await self.enforcer.engine.settling(permit, outcome(message, 0, 0.0))
+        answer, block = await self.answer(message, name)
         return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
 
-    async def _checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
+    async def checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
 
         What was blocked earlier in the conversation stays out of the model's sight and refuses nothing.
@@ -186,27 +194,36 @@ class Exchange:
         self, messages: list[BaseMessage], attempt: str, call: Call
     ) -> tuple[ChatResult, Decision | None]:
         """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
-        asked = self._model_call(messages)
+        asked = self.model_call(messages)
         permit = await self.enforcer.engine.deciding(model_event(asked, self.here, attempt), self.seam)
         if permit.blocked:
             return ChatResult(generations=[]), permit
         began = time.perf_counter()
         try:
-            result = await call(messages)
+            result = await heard(call(messages), self.failing)
         except BaseException:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
         answer = result.generations[0].message if result.generations else None
-        self.enforcer.engine.settle(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
+        await self.enforcer.engine.settling(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
-            message, block = await self._answer(generation.message, f"{attempt}.{index}")
+            message, block = await self.answer(generation.message, f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=generation.generation_info))
         return result.model_copy(update={"generations": generations}), None
 
-    def _model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
+    async def failing(self, error: Exception) -> Exception:
+        """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""
+        event = self.here.event(Stage.OUTPUT, Origin.MODEL, Content(words_of(error)), "error")
+        decision = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+        if decision.blocked:
+            return ModelFailed(f"blocked: {decision.verdict.reason}")
+        return ModelFailed(cast("list[str]", decision.content.value)[0]) if decision.edited else error
+
+    def model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
+        """The call as budgets see it before it is made."""
         params = self.inner._get_ls_params()
         return ModelCall(
             name=str(params.get("ls_model_name") or self.inner._llm_type),
@@ -214,35 +231,61 @@ class Exchange:
             max_tokens=int(params.get("ls_max_tokens") or 0),
         )
 
-    async def _answer(self, message: BaseMessage, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide the answer's content and, where no tool seam will, its tool calls."""
+    async def answer(
+        self, message: BaseMessage, key: str, shown: Shown | None = None
+    ) -> tuple[BaseMessage, Decision | None]:
+        """Decide the answer's content, of which some was `shown`, and, where no tool seam will, its tool calls."""
         if not silent(message):
-            decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam)
+            decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam, shown=shown)
             if decision.blocked:
                 return message, decision
             if decision.edited:
                 message = with_answer(message, decision.content.value)
+        if isinstance(message, AIMessage) and message.invalid_tool_calls:
+            message, block = await self._unparsed(message, key)
+            if block is not None:
+                return message, block
         if isinstance(message, AIMessage) and message.tool_calls:
             return await self._proposed(message, key)
         return message, None
 
     async def _proposed(self, message: AIMessage, key: str) -> tuple[BaseMessage, Decision | None]:
-        """Decide what the model wants to call, as far as this seam has to."""
+        """Decide what the model wants to call, as far as this seam has to.
+
+        Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
+        decides, and its tool gets, is what the message says.
+        """
         calls = []
         for index, call in enumerate(message.tool_calls):
             elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
+            event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
-                calls.append(call)
+                edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+                if edited.blocked:
+                    return message, edited
+                calls.append(call if not edited.edited else _with_args(call, edited))
                 continue
-            decision = await self.enforcer.deciding(self._call_event(call, key, index), self.seam)
+            decision = await self.enforcer.deciding(event, self.seam)
             if decision.blocked:
                 return message, decision
-            self.enforcer.engine.settle(decision, Outcome("done"))
-            calls.append({**call, "args": cast("dict[str, object]", decision.content.value)})
-        if calls == message.tool_calls:
-            return message, None
-        beside = {k: v for k, v in message.additional_kwargs.items() if k not in ("tool_calls", "function_call")}
-        return message.model_copy(update={"tool_calls": calls, "additional_kwargs": beside}), None
+            await self.enforcer.engine.settling(decision, Outcome("done"))
+            calls.append(_with_args(call, decision))
+        return (message if calls == message.tool_calls else with_calls(message, calls)), None
+
+    async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
+        """The answer with what was edited in calls that could not be parsed; nobody runs those."""
+        calls = []
+        for index, call in enumerate(message.invalid_tool_calls):
+            named = ToolCall(call["name"] or "", {}, call["id"] or "", valid=False)
+            content, name = Content(call["args"] or ""), ("invalid", key, named.id or str(index))
+            event = self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=named)
+            edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
+            if edited.blocked:
+                return message, edited
+            calls.append({**call, "args": str(edited.content.value)} if edited.edited else call)
+        return (
+            message if calls == message.invalid_tool_calls else message.model_copy(update={"invalid_tool_calls": calls})
+        ), None
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""
@@ -251,12 +294,29 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def _refused(self, block: Decision, name: str) -> ChatResult:
-        return _noted(ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))]), name)
+    def refused(self, block: Decision, name: str) -> ChatResult:
+        """A refusal in place of an answer. Raises where the policy says so."""
+        result = ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))])
+        noted(name)
+        return result
 
 
-def _noted(result: ChatResult, name: str) -> ChatResult:
-    """The result, with a note that it came from an exchange."""
+def _with_args(call: HostToolCall, decision: Decision) -> HostToolCall:
+    return {**call, "args": cast("dict[str, object]", decision.content.value)}
+
+
+def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
+    """The answer and what is wrong with it, as a conversation goes on.
+
+    Providers take no empty answer, and no call without a result.
+    """
+    if isinstance(answer, AIMessage) and answer.tool_calls:
+        results = [ToolMessage(note, tool_call_id=call["id"] or "", status="error") for call in answer.tool_calls]
+        return [answer, *results]
+    return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
+
+
+def noted(name: str) -> None:
+    """Say that an answer came from an exchange."""
     if (answered := ANSWERED.get()) is not None:
         answered.append(name)
-    return result

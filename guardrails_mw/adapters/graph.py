@@ -182,7 +182,7 @@ async def _said(
     seam, answered = here.within(NODES), last_answer(messages)
     update: list[BaseMessage] = []
     refused: Decision | None = None
-    for index, event in message_events(messages, here):
+    for index, event in message_events(messages, here, system=True):
         decision = await enforcer.deciding(event, seam)
         if event.stage is Stage.INPUT and index > answered:
             decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)

@@ -28,7 +28,8 @@ from langgraph.types import interrupt
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, ModelCall, Origin, Stage, ToolCall, Where
-from guardrails_mw.seam import Power, Seam
+from guardrails_mw.latch import Latch
+from guardrails_mw.seam import GRAPH, Power, Seam
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Decision
 from guardrails_mw.wait import Either
@@ -108,10 +109,15 @@ class Here:
 
 
 class Runs:
-    """Which run an invocation belongs to."""
+    """Which run an invocation belongs to, and whether that run may still go on.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Args:
+        store: keeps the running run of each thread.
+        latch: knows the runs that a raised block has ended.
+    """
+
+    def __init__(self, store: Store, latch: Latch) -> None:
+        self._store, self._latch = store, latch
         self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -121,6 +127,8 @@ class Runs:
         actor: Actor | None = None,
         config: RunnableConfig | None = None,
         resuming: bool | None = None,
+        control: object = None,
+        saver: object = None,
     ) -> Here:
         """Read the configuration, given or surrounding.
 
@@ -129,21 +137,30 @@ class Runs:
             actor: for whom; read from the configuration if left out.
             config: the surrounding configuration if left out.
             resuming: whether the invocation is a resume, where the caller has seen it begin.
+            control: the control object of an invocation that is about to begin.
+            saver: its checkpointer.
+
+        Raises:
+            BlockedInGraph: a block was raised in this run, and something went on in spite of it.
         """
         config = ensure_config(config)
         configurable: Mapping[str, object] = config.get("configurable") or {}
         span = str(getattr(config.get("callbacks"), "parent_run_id", None) or parent)
         thread = str(configurable.get("thread_id") or "")
         runtime = configurable.get("__pregel_runtime")
-        control = getattr(runtime, "control", None)
+        control = control or getattr(runtime, "control", None)
         flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
         if control is not None:
             known = None if flag is None else bool(flag)
             run = self._known_run(control) or await self._entered(
-                control, thread, known if resuming is None else resuming, configurable.get("__pregel_checkpointer")
+                control,
+                thread,
+                known if resuming is None else resuming,
+                configurable.get("__pregel_checkpointer") or saver,
             )
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
+        self.going_on(run)
         metadata, task = config.get("metadata") or {}, str(configurable.get("checkpoint_ns") or "")
         step = metadata.get("langgraph_step")
         where = Where(
@@ -155,6 +172,15 @@ class Runs:
             turn="" if step is None else f"{task.rpartition('|')[0]}#{step}",
         )
         return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
+
+    def going_on(self, run: str) -> None:
+        """Raise the block that has ended a run, if one has."""
+        if (ended := self._latch.ended(run)) is not None:
+            raise BlockedInGraph(*ended)
+
+    def over(self, control: object) -> None:
+        """The invocation that this object controls has returned; raise the block that was swallowed in it."""
+        self.going_on(self._known_run(control))
 
     def _known_run(self, control: object) -> str:
         with self._lock:
@@ -211,9 +237,12 @@ class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
 
 
 def block_error(enforcer: Enforcer, decision: Decision) -> BlockedInGraph:
-    """The exception for a block."""
+    """The exception for a block, which ends its run; at the door of a graph no run has gone on yet."""
     mark = enforcer.mark(decision)
-    return BlockedInGraph(mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+    block = (mark["decision"], mark["stage"], mark["gate"], mark["reason"])
+    if decision.event.where.run and decision.seam != GRAPH.name:
+        enforcer.seat.latch.end(decision.event.where.run, block)
+    return BlockedInGraph(*block)
 
 
 def raise_block(enforcer: Enforcer, decision: Decision) -> NoReturn:

@@ -7,16 +7,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.messages.ai import UsageMetadata
 
+from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
+from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.verdict import Decision, Outcome, Remedy, Usage
 
 __all__ = [
+    "beside_event",
+    "beside_result",
     "call_event",
     "calls_only",
     "ended",
@@ -40,23 +44,30 @@ __all__ = [
 
 _CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
+_EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
 
-def message_events(messages: Sequence[BaseMessage], here: Here) -> Iterator[tuple[int, Event]]:
+
+def message_events(
+    messages: Sequence[BaseMessage], here: Here, *, system: bool = False, everyone: bool = False
+) -> Iterator[tuple[int, Event]]:
     """The messages that somebody outside wrote, each with its index and event.
 
-    Human messages are input, tool messages are tool results. System messages are the caller's own words;
-    answers of the model were decided when they were given.
+    Human messages are input, tool messages are tool results. System messages are the caller's own words,
+    except where anybody could have put a `system` message; answers of the model were decided when they were
+    given, except where `everyone` could have written one.
     """
     calls: dict[str, HostToolCall] = {}
     for index, message in enumerate(messages):
         if isinstance(message, AIMessage):
             calls.update({call["id"] or "": call for call in message.tool_calls})
-        elif isinstance(message, ToolMessage | FunctionMessage):
+        if isinstance(message, RemoveMessage) or (isinstance(message, AIMessage) and not everyone):
+            continue
+        if isinstance(message, ToolMessage | FunctionMessage):
             call_id = _call_id(message)
             asked = calls.get(call_id)
             call = tool_call(asked) if asked else ToolCall(message.name or "", id=call_id)
             yield index, result_event(message, call, here)
-        elif not isinstance(message, SystemMessage):
+        elif system or everyone or not isinstance(message, SystemMessage):
             content = Content(message.content, blocks=True)
             yield index, here.event(Stage.INPUT, Origin.USER, content, "input", name_of(message))
 
@@ -67,6 +78,19 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
     if isinstance(message, ToolMessage) and message.status == "error":
         call = replace(call, failed=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
+
+
+def beside_result(message: ToolMessage) -> dict[str, object]:
+    """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
+    beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
+    found = {"artifact": message.artifact, "additional_kwargs": beside}
+    return {key: value for key, value in found.items() if value is not None and value != {}}
+
+
+def beside_event(message: ToolMessage, beside: Mapping[str, object], call_id: str, here: Here) -> Event:
+    """The event of what stands beside a result. It is no second result: it names no call, so nothing counts it."""
+    content = Content({key: plain(value) for key, value in beside.items()})
+    return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", call_id, "beside", name_of(message))
 
 
 def _call_id(message: ToolMessage | FunctionMessage) -> str:
@@ -86,7 +110,7 @@ def model_event(call: ModelCall, here: Here, attempt: str) -> Event:
 
 def output_event(message: BaseMessage, here: Here, key: str) -> Event:
     """The event of what a model answered, with what providers put beside the content, such as reasoning."""
-    content, beside = message.content, _beside(message)
+    content, beside = said(message), _beside(message)
     if beside:
         text = [{"type": "text", "text": content}] if isinstance(content, str) else content
         content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
@@ -102,15 +126,15 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     """A copy of an answer as the content of its event was edited."""
     beside = _beside(message)
     if not beside or not isinstance(content, list):
-        return with_content(message, content)
-    new, said = content[-1]["beside"], content[:-1]
+        return with_content(message, with_said(message, content))
+    new, text = content[-1]["beside"], content[:-1]
     old = beside.get("additional_kwargs", {})
     rest = {key: value for key, value in message.additional_kwargs.items() if key not in old}
     update: dict[str, object] = {"additional_kwargs": {**rest, **new.get("additional_kwargs", {})}}
     if "invalid_tool_calls" in new:
         update["invalid_tool_calls"] = new["invalid_tool_calls"]
     if not calls_only(message):
-        update["content"] = said[0]["text"] if isinstance(message.content, str) else said
+        update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
     return with_content(message, message.content).model_copy(update=update)
 
 
@@ -164,7 +188,10 @@ def last_result(messages: Sequence[object], call: HostToolCall) -> str:
 
 def calls_only(message: BaseMessage) -> bool:
     """Whether a message is no answer yet, only calls: an empty text would fit no schema."""
-    return isinstance(message, AIMessage) and bool(message.tool_calls) and not message.content
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return False
+    content = said(message)
+    return not content or (isinstance(content, list) and all(block in _EMPTY for block in content))
 
 
 def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:

@@ -12,7 +12,7 @@ from langchain.agents.middleware.types import (
     ModelRequest,
     ModelResponse,
 )
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMessage
 from langgraph.prebuilt.tool_node import ToolCallRequest
@@ -47,6 +47,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         super().__init__()
         self._seat, self._runs, self._check_tools = seat, runs, check_tools
         self._seen: frozenset[str] = frozenset()
+        self._wanted: tuple[object, frozenset[str]] = (None, frozenset())
         self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, GuardedChatModel]] = {}
 
     def wrap_model_call(
@@ -70,7 +71,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         """Call the guarded model; where another middleware called one of its own, decide that answer."""
         model, answered = self._guarded(request), list[str]()
         exchange = model.exchange(await self._runs.here())
-        reading = await exchange.read(request.messages)
+        reading = await exchange.read(request.messages, system=True)  # the agent's own words are not among these
         changed = request.override(model=model, messages=cast("list[AnyMessage]", reading.messages))
         token = ANSWERED.set(answered)
         try:
@@ -102,7 +103,10 @@ class GuardrailsMiddleware(AgentMiddleware):
         if names != self._seen:
             self._check_tools(request.tools)
             self._seen = names
-        return self._model(request.model, frozenset(_answer_names(request)))
+        wanted = request.response_format
+        if self._wanted[0] is not wanted:  # a schema takes longer to read than a gate
+            self._wanted = (wanted, _answer_names(wanted))
+        return self._model(request.model, self._wanted[1])
 
     def _model(self, model: BaseChatModel, answers: frozenset[str]) -> GuardedChatModel:
         """The model, guarded; made once, since making it takes longer than a gate."""
@@ -145,10 +149,19 @@ async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse
     return response if result == response.result else ModelResponse(result=result)
 
 
-def _answer_names(request: ModelRequest) -> list[str]:
-    """Tools whose arguments are the agent's structured answer."""
-    wanted = request.response_format
-    if isinstance(wanted, ToolStrategy):
-        return [spec.name for spec in wanted.schema_specs]
-    schema = getattr(wanted, "schema", wanted)
-    return [str(getattr(schema, "__name__", ""))] if schema is not None else []
+def _answer_names(wanted: object) -> frozenset[str]:
+    """Tools whose arguments are the agent's structured answer, by what it asks for.
+
+    Raises `ValueError` for a schema whose tool LangChain would give a name that nobody else can know.
+    """
+    if wanted is None or isinstance(wanted, ProviderStrategy):
+        return frozenset()  # the answer is the text
+    schema = wanted.schema if isinstance(wanted, AutoStrategy) else wanted
+    specs = (wanted if isinstance(wanted, ToolStrategy) else ToolStrategy(schema)).schema_specs  # type: ignore[arg-type]
+    if not isinstance(wanted, ToolStrategy) and any(
+        isinstance(s.schema, dict) and "title" not in s.schema for s in specs
+    ):
+        raise ValueError(
+            "response_format: give the JSON schema a title, or an answer in it could not be told from a call"
+        )
+    return frozenset(spec.name for spec in specs)

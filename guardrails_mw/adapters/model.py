@@ -1,14 +1,14 @@
 """A guarded chat model: takes the place of any chat model, and nothing passes it unseen.
 
 It delegates to the inner model's protected methods, so that there is one model run, the guarded one:
-tracers, token handlers, streams and checkpoints see guarded data only. In this version a stream is held
-until it is complete, decided, and then released.
+tracers, token handlers, streams and checkpoints see guarded data only. Tokens flow as far as the gates at
+`output` have seen what they must see; where one of them needs all of an answer, it comes in one piece.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal, cast
 from uuid import uuid4
 
@@ -16,7 +16,6 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackMana
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
@@ -25,10 +24,12 @@ from pydantic import ConfigDict, Field, SkipValidation
 
 from guardrails_mw.adapters.exchange import ENTERED, Call, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Here, Runs
+from guardrails_mw.adapters.streaming import Source, as_chunk, streamed
+from guardrails_mw.event import Stage
 from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MODEL, Seam
 from guardrails_mw.verdict import Decision
-from guardrails_mw.wait import Either, drive, drive_async
+from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -196,11 +197,18 @@ class GuardedChatModel(BaseChatModel):
         call: Call,
     ) -> ChatResult:
         """The call, where the run stands that LangChain has begun for it."""
+        exchange, run_id = await self._standing(run_manager)
+        return await exchange.run(messages, run_id, call)
+
+    async def _standing(
+        self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+    ) -> tuple[Exchange, str]:
+        """What happens around the call that LangChain has begun a run for, and the id of that run."""
         run_id = str(run_manager.run_id) if run_manager else uuid4().hex
         parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
         entered = self._entered()
         here = entered.here if entered is not None else await self.runs.here(parent)
-        return await self.exchange(here).run(messages, run_id, call)
+        return self.exchange(here), run_id
 
     def _generate(
         self,
@@ -227,16 +235,47 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> Iterator[ChatGenerationChunk]:
-        yield _as_chunk(drive(self._calling(messages, run_manager, self._streamed(stop, kwargs))))
+        return drive_each(self._flowing(messages, run_manager, stop, kwargs))
 
-    async def _astream(
+    def _astream(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        yield _as_chunk(await drive_async(self._calling(messages, run_manager, self._streamed(stop, kwargs))))
+        return drive_each_async(self._flowing(messages, run_manager, stop, kwargs))
+
+    async def _flowing(
+        self,
+        messages: Sequence[BaseMessage],
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
+        stop: list[str] | None,
+        kwargs: dict[str, object],
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        """The answer as it comes, if the model streams and the gates let text flow; else whole."""
+        exchange, run_id = await self._standing(run_manager)
+        kind = type(self.inner)
+        here = kind._stream is not BaseChatModel._stream
+        there = here or kind._astream is not BaseChatModel._astream
+        streams = await Either(lambda: here, lambda: _ready(there))
+        if hasattr(self.inner, "stream_usage"):
+            kwargs = {"stream_usage": True, **kwargs}  # without it a custom base_url reports no tokens
+        if not streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
+            call = self._gathered(stop, kwargs) if streams else self._whole(stop, kwargs)
+            yield as_chunk(await exchange.run(messages, run_id, call))
+            return
+        inner = self.inner
+
+        def source(checked: list[BaseMessage]) -> Source[ChatGenerationChunk]:
+            return Source(
+                lambda: inner._stream(checked, stop, None, **kwargs),
+                lambda: inner._astream(checked, stop, None, **kwargs),
+            )
+
+        async with aclosing(streamed(exchange, messages, run_id, source)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     def _whole(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
         inner = self.inner
@@ -245,16 +284,17 @@ class GuardedChatModel(BaseChatModel):
             lambda: inner._agenerate(messages, stop, None, **kwargs),
         )
 
-    def _streamed(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
+    def _gathered(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
+        """A stream that is held until it is complete."""
         inner = self.inner
-        if type(inner)._stream is BaseChatModel._stream and type(inner)._astream is BaseChatModel._astream:
-            return self._whole(stop, kwargs)
-        if hasattr(inner, "stream_usage"):
-            kwargs = {"stream_usage": True, **kwargs}  # without it a custom base_url reports no tokens
         return lambda messages: Either(
             lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
             lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
         )
+
+
+async def _ready(value: bool) -> bool:
+    return value
 
 
 def guard_model(
@@ -296,26 +336,3 @@ def guard_model(
         metadata={**(model.metadata or {}), "guardrails": id(seat)},
         tags=model.tags,
     )
-
-
-def _json(args: object) -> str:
-    return json.dumps(args, ensure_ascii=False)
-
-
-def _as_chunk(result: ChatResult) -> ChatGenerationChunk:
-    """A whole answer as the one chunk of a stream."""
-    message = result.generations[0].message
-    assert isinstance(message, AIMessage)
-    chunks = [
-        tool_call_chunk(name=call["name"], args=_json(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(message.tool_calls)
-    ]
-    chunk = AIMessageChunk(
-        content=message.content,
-        additional_kwargs=message.additional_kwargs,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        tool_call_chunks=chunks,
-        id=message.id,
-    )
-    return ChatGenerationChunk(message=chunk, generation_info=result.generations[0].generation_info)

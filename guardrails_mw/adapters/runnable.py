@@ -1,39 +1,53 @@
 """A wrapped chain: what goes in and what comes out is decided here, what happens inside by callbacks.
 
-In this version a stream is held until it is complete, decided, and then released in one piece.
+Texts and messages flow as far as the gates let them. What comes in another form, and what may hold tokens that
+become values again, is held until it is complete.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import BaseMessage
-from langchain_core.prompt_values import PromptValue
+from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
-from pydantic import BaseModel
 
 from guardrails_mw.adapters.callback import GuardrailsHandler
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
+from guardrails_mw.adapters.streaming import Source
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Actor, Blocks, Content, Event, Origin, Stage
+from guardrails_mw.event import Actor, Content, Event, Origin, Stage
 from guardrails_mw.generation import Seat
 from guardrails_mw.seam import RUNNABLE, Seam
-from guardrails_mw.verdict import Decision
-from guardrails_mw.wait import Either, drive, drive_async
+from guardrails_mw.stream import Hold, Shown
+from guardrails_mw.verdict import Check, Decision, Verdict
+from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
 
-__all__ = ["GuardedRunnable", "in_form_of", "plain"]
+__all__ = ["GuardedRunnable"]
 
 I = TypeVar("I")  # noqa: E741 - in and out
 O = TypeVar("O")  # noqa: E741 - in and out
 _INSIDE = Seam(
     "runnable", {stage: power for stage, power in RUNNABLE.powers.items() if stage not in (Stage.INPUT, Stage.OUTPUT)}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[I]):
+    """A call of the inner chain, with what may go in. One policy decides all of it."""
+
+    enforcer: Enforcer
+    here: Here
+    value: I
+    config: RunnableConfig
+    kwargs: Mapping[str, object]
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -59,29 +73,39 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
 
     def invoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
-        return drive(self._flow(input, config, kwargs, streamed=False))
+        return drive(self._flow(input, config, kwargs))
 
     async def ainvoke(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> O:
         """Run the chain under guard."""
-        return await drive_async(self._flow(input, config, kwargs, streamed=False))
+        return await drive_async(self._flow(input, config, kwargs))
 
     def stream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[O]:
-        """Run the chain under guard; its pieces come together once they were decided."""
-        yield drive(self._flow(input, config, kwargs, streamed=True))
+        """Run the chain under guard; texts and messages flow as far as the gates let them."""
+        return drive_each(self._flowing(input, config, kwargs))
 
-    async def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:
-        """Run the chain under guard; its pieces come together once they were decided."""
-        yield await drive_async(self._flow(input, config, kwargs, streamed=True))
+    def astream(self, input: I, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[O]:
+        """Run the chain under guard; texts and messages flow as far as the gates let them."""
+        return drive_each_async(self._flowing(input, config, kwargs))
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
         """Events of the guarded whole; with gates at `output`, what its parts stream is nobody's yet."""
         whole = RunnableLambda(self.invoke, afunc=self.ainvoke, name=self.name)
         return whole.astream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
-    def _unwatched(self, config: RunnableConfig | None) -> RunnableConfig:
+    @contextmanager
+    def _running(self, call: _Call[I]) -> Iterator[None]:
+        """While the inner chain works: in the call's run, under the call's policy."""
+        token = RUN.set(call.here.where.run)
+        try:
+            with self._seat.holding(call.enforcer):
+                yield
+        finally:
+            RUN.reset(token)
+
+    def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
         config = ensure_config(config)
-        if not self._seat.enforcer.engine.serves(Stage.OUTPUT):
+        if not enforcer.engine.serves(Stage.OUTPUT):
             return config
         callbacks = config.get("callbacks")
         if isinstance(callbacks, BaseCallbackManager):
@@ -93,63 +117,101 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             callbacks = [handler for handler in callbacks if not isinstance(handler, _StreamingCallbackHandler)]
         return {**config, "callbacks": callbacks}
 
-    async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object], streamed: bool) -> O:
-        with self._seat.holding() as enforcer:
-            return await self._guarded(enforcer, value, config, kwargs, streamed)
+    async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]) -> O:
+        call, refused = await self._begun(value, config, kwargs)
+        if refused is not None:
+            return self._refused(call.enforcer, refused)
+        inner = self._inner
+        with self._running(call):
+            result = await Either(
+                lambda: inner.invoke(call.value, call.config, **call.kwargs),
+                lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
+            )
+        self._runs.going_on(call.here.where.run)
+        return await self._given(call, result, await self._decided(call, result))
 
-    async def _guarded(
-        self,
-        enforcer: Enforcer,
-        value: I,
-        config: RunnableConfig | None,
-        kwargs: Mapping[str, object],
-        streamed: bool,
-    ) -> O:
-        handler = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE)
+    async def _flowing(
+        self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
+    ) -> AsyncGenerator[O, None]:
+        """The pieces as they come, as far as they may be shown; then the rest, or a refusal."""
+        call, refused = await self._begun(value, config, kwargs)
+        if refused is not None:
+            yield self._refused(call.enforcer, refused)
+            return
+        engine = call.enforcer.engine
+        event = self._event(Stage.OUTPUT, Origin.MODEL, "", call.here)
+        restored = not call.here.where.task and engine.restores(event)
+        hold = None if restored else Hold(engine, event, RUNNABLE)
+        inner, pieces, shown, flows = self._inner, list[O](), list[str](), True
+        source = Source(
+            lambda: inner.stream(call.value, call.config, **call.kwargs),
+            lambda: inner.astream(call.value, call.config, **call.kwargs),
+        )
+        try:
+            while hold is None or not hold.ending:
+                with self._running(call):
+                    piece = await source.next()
+                if piece is None:
+                    break
+                pieces.append(piece)
+                flows = flows and _alike(pieces)  # from the first odd one on, the rest waits for its end
+                if hold is not None and flows and (text := await hold.feeding(_text(piece))):
+                    shown.append(text)
+                    yield _saying(piece, text)
+            self._runs.going_on(call.here.where.run)
+            result = _joined(pieces)
+            decision = await self._decided(call, result, hold)
+        except BaseException:
+            await _broken_off(call.enforcer, event, "".join(shown))
+            raise
+        finally:
+            await source.close()
+        yield await self._given(call, result, decision, sum(map(len, shown)))
+
+    async def _begun(
+        self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
+    ) -> tuple[_Call[I], Decision | None]:
+        """Decide what goes in; the decision is one that blocked."""
+        handler, enforcer = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE), self._seat.enforcer
         here = await self._runs.here(actor=self._actor, config=config)
         decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
-        if decision.blocked:
-            return self._refused(enforcer, decision)
-        if decision.edited:
+        if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
-        inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
-        token = RUN.set(here.where.run)
-        try:
-            result = await self._called(value, inner_config, dict(kwargs), streamed)
-        finally:
-            RUN.reset(token)
-        decision = await enforcer.deciding(self._event(Stage.OUTPUT, Origin.MODEL, result, here), RUNNABLE)
+        inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
+        return _Call(enforcer, here, value, inner_config, kwargs), decision if decision.blocked else None
+
+    async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> Decision:
+        """Decide what comes out."""
+        event, shown = self._event(Stage.OUTPUT, Origin.MODEL, result, call.here), None
+        if hold is not None:
+            shown = Shown(hold.shown, lambda content: hold.fits(str(content.value)), hold.ending)
+        return await call.enforcer.deciding(event, RUNNABLE, shown=shown)
+
+    async def _given(self, call: _Call[I], result: O, decision: Decision, cut: int = 0) -> O:
+        """What the caller gets of a decided result, or a refusal; without the characters that were shown."""
         if decision.blocked:
-            return self._refused(enforcer, decision, result)
+            return self._refused(call.enforcer, decision, result, after=cut > 0)
         content = decision.content
-        if not here.where.task:  # inside a graph what comes out would go into its checkpoints
-            content = await enforcer.engine.restoring(replace(decision.event, content=content))
-        return in_form_of(result, content.value) if content is not decision.event.content else result
-
-    def _called(self, value: I, config: RunnableConfig, kwargs: dict[str, object], streamed: bool) -> Either[O]:
-        inner = self._inner
-        if not streamed:
-            return Either(lambda: inner.invoke(value, config, **kwargs), lambda: inner.ainvoke(value, config, **kwargs))
-
-        def here() -> O:
-            return _joined(list(inner.stream(value, config, **kwargs)))
-
-        async def there() -> O:
-            return _joined([piece async for piece in inner.astream(value, config, **kwargs)])
-
-        return Either(here, there)
+        if not call.here.where.task:  # inside a graph what comes out would go into its checkpoints
+            content = await call.enforcer.engine.restoring(replace(decision.event, content=content))
+        if content is not decision.event.content:
+            result = in_form_of(result, content.value)
+        return in_form_of(result, str(content.value)[cut:]) if cut else result
 
     def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
         content = _content(value)
         return here.event(stage, origin, content, stage.value, here.where.run, digest(content.value))
 
-    def _refused(self, enforcer: Enforcer, decision: Decision, result: object = None) -> O:
-        """A refusal in the form of the chain's output."""
+    def _refused(self, enforcer: Enforcer, decision: Decision, result: object = None, *, after: bool = False) -> O:
+        """A refusal in the form of the chain's output, perhaps `after` pieces that were shown."""
         wants = result if result is not None else self._output_form()
         if enforcer.manners.raises(decision.stage):
             raise_block(enforcer, decision)
         if isinstance(wants, BaseMessage) or wants is BaseMessage:
-            return refusal_message(enforcer, decision)  # type: ignore[return-value]
+            refusal = refusal_message(enforcer, decision)
+            if after:
+                refusal = AIMessageChunk(content=refusal.content, response_metadata=refusal.response_metadata)
+            return refusal  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
             return enforcer.refusal(decision)  # type: ignore[return-value]
         return raise_block(enforcer, decision)
@@ -162,6 +224,13 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if declared is str:
             return str
         return BaseMessage if isinstance(declared, type) and issubclass(declared, BaseMessage) else _last(self._inner)
+
+
+async def _broken_off(enforcer: Enforcer, event: Event, shown: str) -> None:
+    """Keep what was shown of a result that stays undecided: its stream broke, or nobody listens any more."""
+    if shown and enforcer.engine.serves(Stage.OUTPUT):
+        check, event = Check("stream", Verdict.flag("stream.broken_off")), replace(event, content=Content(shown))
+        await enforcer.engine.stating(event, check, RUNNABLE, len(shown))
 
 
 def _last(inner: object) -> object:
@@ -178,46 +247,23 @@ def _content(value: object) -> Content:
     return Content(plain(value))
 
 
-def plain(value: object) -> object:
-    """The contents of messages, prompts and models in a value, as mappings, lists and texts."""
-    if isinstance(value, BaseMessage):
-        return value.content if isinstance(value.content, str) else Blocks(value.content)
-    if isinstance(value, PromptValue):
-        return [plain(message) for message in value.to_messages()]
-    if isinstance(value, BaseModel):
-        return value.model_dump()
-    if is_dataclass(value) and not isinstance(value, type):
-        value = {each.name: getattr(value, each.name) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    return value
+def _text(piece: object) -> str:
+    return str(piece.content if isinstance(piece, AIMessageChunk) else piece)
 
 
-def in_form_of(original: O, new: object) -> O:
-    """The edited values in the form of the original."""
-    result: object = new
-    if isinstance(original, BaseMessage):
-        result = original.model_copy(update={"content": new})
-    elif isinstance(original, PromptValue):
-        from langchain_core.prompt_values import ChatPromptValue
+def _alike(pieces: Sequence[object]) -> bool:
+    """Whether the last piece is a text, or a message with one, as the first is."""
+    first, last = pieces[0], pieces[-1]
+    if type(first) is not type(last):
+        return False
+    return isinstance(last.content if isinstance(last, AIMessageChunk) else last, str)
 
-        assert isinstance(new, list)
-        result = ChatPromptValue(messages=[in_form_of(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
-    elif isinstance(original, BaseModel):
-        result = type(original).model_validate(new)
-    elif isinstance(original, Mapping) and isinstance(new, Mapping):
-        pairs = zip(new.items(), original.values(), strict=True)
-        result = {key: in_form_of(old, value) for (key, value), old in pairs}
-    elif is_dataclass(original) and not isinstance(original, type) and isinstance(new, Mapping):
-        changes = {each.name: in_form_of(getattr(original, each.name), new[each.name]) for each in fields(original)}
-        result = replace(original, **{each.name: changes[each.name] for each in fields(original) if each.init})
-    elif isinstance(original, set | frozenset) and isinstance(new, list):
-        result = type(original)(in_form_of(o, n) for o, n in zip(original, new, strict=True))
-    elif isinstance(original, list | tuple) and isinstance(new, list):
-        result = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
-    return result  # type: ignore[return-value]
+
+def _saying(piece: O, text: str) -> O:
+    """A piece of the same form that says this and nothing else."""
+    if isinstance(piece, AIMessageChunk):
+        return AIMessageChunk(content=text, id=piece.id)  # type: ignore[return-value]
+    return text  # type: ignore[return-value]
 
 
 def _joined(pieces: list[O]) -> O:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,6 +21,7 @@ from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+    from guardrails_mw.backlog import Waiting
     from guardrails_mw.gate import Gate
     from guardrails_mw.policy import Policy
 
@@ -144,7 +145,7 @@ def _policy(path: Path, warm: bool) -> Iterator[Finding]:
 
 def _store(policy: Policy) -> Finding:
     """Looks only: a database that is not there yet is not made."""
-    from guardrails_mw.stores import open_store, schema_of, shown
+    from guardrails_mw.stores import schema_of, shown
 
     file = store_file(policy)
     place = str(file or shown(policy.store))
@@ -156,12 +157,22 @@ def _store(policy: Policy) -> Finding:
             ready = file is None or (file.parent.is_dir() and os.access(file.parent, os.W_OK))
             told = "not there yet; made at the first run" if ready else "its folder is missing or cannot be written to"
             return Finding("store", "note" if ready else "broken", f"{place}: {told}")
-        if found.state != "older":  # which opening would raise
-            open_store(policy.store, policy.base, policy.record.durability).close()
+        waiting = _waiting(policy) if found.state != "older" else ()  # opening that would raise
     except (PolicyError, StoreError) as error:
         return Finding("store", "broken", f"{place}: {error}")
     told = "; ".join((f"reachable, schema version {found.found} of {found.newest}", *found.notes))
-    return Finding("store", "ok" if found.state == "current" else "note", f"{place}: {told}")
+    if waiting:
+        told += f"; {len(waiting)} requests wait for: {', '.join(sorted({each.gate for each in waiting}))}"
+    return Finding("store", "ok" if found.state == "current" and not waiting else "note", f"{place}: {told}")
+
+
+def _waiting(policy: Policy) -> Sequence[Waiting]:
+    """Who waits in the store, which is opened the way the guard does. Raises `StoreError`."""
+    from guardrails_mw.backlog import Backlog
+    from guardrails_mw.stores import open_store
+
+    with closing(open_store(policy.store, policy.base, policy.record.durability)) as store:
+        return Backlog(store).waiting()
 
 
 def _gates(policy: Policy, warm: bool) -> Iterator[Finding]:

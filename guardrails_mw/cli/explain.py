@@ -17,7 +17,8 @@ __all__ = ["explain"]
 
 _TIMING = {
     "before": "",
-    "held": "stream held until complete",
+    "flows": "flows, held to the end of what gates look for",
+    "held": "held until complete",
     "late": "after tokens were streamed",
     "refused": "unenforceable",
 }
@@ -54,15 +55,19 @@ def explain(
     )
 
 
+_STREAM = {"": "", "span": "flows", "stride": "at strides", "all": "held"}
+
+
 def _stages(told: Explanation) -> None:
-    columns = ("stage", "#", "gate", "type", "may", "runs", "deadline", "on error")
+    columns = ("stage", "#", "gate", "type", "may", "stream", "runs", "deadline", "on error")
     rows: list[tuple[object, ...]] = []
     for stage in told.stages:
         if not stage.gates:
-            rows.append((stage.stage, "", "no gates", "", "", "", "", ""))
+            rows.append((stage.stage, "", "no gates", *[""] * 6))
         for number, gate in enumerate(stage.gates, 1):
             terms = (gate.cost, duration(gate.deadline_ms / 1000), styled(gate.on_error))
-            rows.append((stage.stage if number == 1 else "", number, gate.name, gate.type, " ".join(gate.may), *terms))
+            what = (gate.name, gate.type, " ".join(gate.may), _STREAM[gate.stream])
+            rows.append((stage.stage if number == 1 else "", number, *what, *terms))
     table("Gates, in the order they are asked; a block ends the stage", columns, rows)
 
 

@@ -118,6 +118,8 @@ class LoopsGate(Gate):
     def check(self, event: Event) -> Verdict:
         """Decide on a call, or remember a result."""
         tool = event.tool
+        if tool is None and event.stage is Stage.TOOL_RESULT:
+            return Verdict.allow()  # a text that no call brought
         if tool is None:
             raise GateError("no_call")
         if event.stage is Stage.TOOL_RESULT:

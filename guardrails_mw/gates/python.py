@@ -35,6 +35,15 @@ class PythonConfig(GateConfig):
     """``linear``: inline; ``blocking``: in a thread; ``isolated``: in a process that is killed on overrun."""
     with_: dict[str, JsonValue] = Field(default_factory=dict, alias="with")
     """Keyword arguments for the function, after the event."""
+    max_span: int | None = Field(default=None, ge=1, le=8192)
+    """Characters of the longest thing it looks for, if what it says of that depends on nothing farther away than
+    `look_back` and `look_ahead`. A stream then flows past it in windows; otherwise it is held until its end."""
+    look_back: int = Field(default=0, ge=0, le=8192)
+    """Characters that it has to see before what it looks for."""
+    look_ahead: int = Field(default=0, ge=0, le=8192)
+    """Characters that it has to see after what it looks for."""
+    classifies: bool = False
+    """Whether it judges a text as a whole, and the beginning of one as well: for ``stream: {hold: window}``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,11 @@ class PythonGate(Gate):
     def build(cls, config: GateConfig, site: Site) -> PythonGate:
         """Find the function, so that a wrong name is an error when the policy is loaded."""
         assert isinstance(config, PythonConfig)
-        return cls(site.name, Recipe(config.call, config.with_), config.cost)
+        gate = cls(site.name, Recipe(config.call, config.with_), config.cost)
+        gate.classifies = config.classifies
+        if config.max_span is not None:
+            gate.look_back, gate.max_span, gate.look_ahead = config.look_back, config.max_span, config.look_ahead
+        return gate
 
     @property
     def call(self) -> str:

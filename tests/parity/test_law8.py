@@ -16,7 +16,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from guardrails_mw import Guard
 from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import Stage
-from guardrails_mw.seam import CALLBACKS, MIDDLEWARE, MODEL, NODES, RUNNABLE, Power, Seam
+from guardrails_mw.seam import CALLBACKS, GRAPH, MIDDLEWARE, MODEL, NODES, RUNNABLE, Power, Seam
 
 POLICY = """
 deadline_ms: 5000
@@ -95,6 +95,10 @@ class Host:
         middleware = [self.guard.middleware()]
         return create_agent(model, self.tools, middleware=middleware, checkpointer=InMemorySaver()), True
 
+    def graph(self, model: ScriptedModel) -> tuple[object, bool]:
+        agent, as_state = self.middleware(model)
+        return self.guard.graph(agent), as_state
+
     def nodes(self, model: ScriptedModel) -> tuple[object, bool]:
         def agent(state: MessagesState) -> dict[str, object]:
             return {"messages": [model.invoke(state["messages"])]}
@@ -129,7 +133,11 @@ class Host:
         return run(mode, self.runnable, inputs, configs)
 
 
-SEAMS = {"callbacks": CALLBACKS, "model": MODEL, "middleware": MIDDLEWARE, "nodes": NODES, "runnable": RUNNABLE}
+_DOOR = Seam("graph", {**MIDDLEWARE.powers, **GRAPH.powers})  # a guarded graph with the middleware inside
+SEAMS = {
+    "callbacks": CALLBACKS, "model": MODEL, "middleware": MIDDLEWARE, "nodes": NODES, "graph": _DOOR,
+    "runnable": RUNNABLE,
+}  # fmt: skip
 
 
 def _expected(case: Case, seam: Seam) -> list[tuple[object, ...]]:
@@ -191,7 +199,7 @@ def test_same_decision_on_tools(case: Case, seam: str, mode: str, tmp_path: Path
         assert len(guard.approvals.list()) == (2 if asked else 0)
         if asked:
             assert all("__interrupt__" in repr(outcome) for outcome in outcomes)
-        elif seam in ("middleware", "nodes"):
+        elif seam in ("middleware", "nodes", "graph"):
             assert model.calls == 4
             assert all("Done." in repr(outcome) for outcome in outcomes)
 

@@ -100,6 +100,7 @@ class InjectionGate(Gate):
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = InjectionConfig
     max_span = MAX_SPAN  # `look_back` stays None: a score is a sum over the whole text
+    classifies = True
 
     def __init__(
         self, name: str, config: InjectionConfig | None = None, signatures: SignatureSet | None = None

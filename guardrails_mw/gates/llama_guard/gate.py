@@ -84,6 +84,7 @@ class LlamaGuardGate(Gate):
 
     config_type: ClassVar[type[GateConfig]] = LlamaGuardConfig
     cost = Cost.BLOCKING
+    classifies = True
 
     def __init__(self, name: str, judge: Judge, config: LlamaGuardConfig) -> None:
         super().__init__(name)

@@ -66,6 +66,9 @@ class Engine:
         library = library or load()
         self.exact = library.known
         self.model = model
+        patterns = (p for entity in entities for p in getattr(library.recognizers[entity], "patterns", None) or ())
+        self.local = self.exact and model is None and not any(_AHEAD in p.regex for p in patterns)
+        """Whether what is found in a text depends on what stands near it only."""
         self._profile = profile
         make = _source if self.exact else _plain_source
         chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}

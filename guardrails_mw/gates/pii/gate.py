@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
+from guardrails_mw.gates.cutting import LAG, between_words, words_back
 from guardrails_mw.gates.pii.config import PiiConfig
 from guardrails_mw.gates.pii.context import split_name
 from guardrails_mw.gates.pii.replacement import Replacer, hidden
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PiiConfig", "PiiGate"]
 
+_WORDS = 12
+"""Words that are read again with what follows them: more than the five that count, for those that do not."""
 _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
 
 
@@ -26,8 +29,9 @@ class PiiGate(Gate):
 
     What is found further than `max_span` before a text's end stays as it is, whatever is appended; words up to
     `look_back` before a value have a say. Web addresses and fractions of seconds have no longest form: they are
-    found from their beginning and grow with the text, without a space. A text that as a whole is JSON is an
-    exception: it is known for JSON at its end, and numbers in it are hidden with quotes.
+    found from their beginning and grow with the text, without a space. So a stream is cut between words, outside of
+    what may be a number and of a line with escapes, and what has spaces in it is waited for. A text that as a whole
+    may be JSON is held until its end: it is known for JSON there, and numbers in it are hidden with quotes.
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
@@ -36,13 +40,21 @@ class PiiGate(Gate):
     max_span: int | None = 1024
 
     def __init__(
-        self, name: str, engine: Engine, replacer: Replacer, action: str = "edit", cost: Cost = Cost.LINEAR
+        self,
+        name: str,
+        engine: Engine,
+        replacer: Replacer,
+        action: str = "edit",
+        cost: Cost = Cost.LINEAR,
+        *,
+        reach: int = 0,
     ) -> None:
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
         self.cost = cost if engine.exact and engine.model is None else Cost.BLOCKING
-        if engine.model is not None:  # what a model says of a word depends on the whole text
+        if not engine.local:  # what it says of a word depends on the whole text
             self.look_back = self.max_span = None
+        self._lag = max(LAG, reach + 2)
 
     @classmethod
     def build(cls, config: GateConfig, site: Site) -> PiiGate:
@@ -53,10 +65,38 @@ class PiiGate(Gate):
         except ModuleNotFoundError as error:  # what Presidio brings along; the keys can be checked without it
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
-        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
+        reach = max((each.reach for each in config.recognizers), default=0)
+        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
         if gate.max_span is not None:
-            gate.max_span = max([gate.max_span, *(each.reach for each in config.recognizers)])
+            gate.max_span = max(gate.max_span, reach)
         return gate
+
+    def settled(self, text: str, limit: int) -> int:
+        """Between words, outside of numbers, and not behind an escape in a line with quotes."""
+        if text.lstrip()[:1] in ("", "{", "["):  # read as JSON, if it is that in the end
+            return 0
+        limit = min(limit, len(text) - self._lag)
+        while limit > 0:
+            limit = between_words(text, limit)
+            line = text.rfind("\n", 0, limit) + 1
+            if "\\" not in text[line:limit] or '"' not in text[line:limit]:
+                return limit
+            limit = line if line < limit else line - 1
+        return 0
+
+    def context(self, text: str, position: int) -> int:
+        """As many words back as count, and no literal cut in two."""
+        begin = min(position - (self.look_back or 0), words_back(text, position, _WORDS))
+        while begin > 0:
+            begin = between_words(text, begin)
+            line = text.rfind("\n", 0, begin) + 1
+            if '"' in text[line:begin]:
+                begin = line if line < begin else line - 1
+            elif text[begin:].lstrip()[:1] in ("", "{", "["):
+                begin -= 1
+            else:
+                return begin
+        return 0
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It edits under every action."""

@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
-from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules
+from guardrails_mw.gates.cutting import LAG, between_words
+from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules, open_key
 from guardrails_mw.gates.secrets.values import is_secret_name, is_secret_value
 from guardrails_mw.verdict import Action, Edit, Finding, Operator, Verdict
 
@@ -59,7 +60,7 @@ class SecretsGate(Gate):
     stages: ClassVar[frozenset[Stage]] = ALL_STAGES
     config_type: ClassVar[type[GateConfig]] = SecretsConfig
     look_back = 128  # a name, then its value
-    max_span = 512  # every kind is known by its first 512 characters; a private key goes on from there
+    max_span = 512  # no kind but a private key has a blank in its first 512 characters or is longer
 
     def __init__(
         self, name: str, config: SecretsConfig | None = None, secret: bytes = b"", rules: RuleSet | None = None
@@ -81,6 +82,20 @@ class SecretsGate(Gate):
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It edits under every action but `flag`."""
         return frozenset({"edit", self._config.action} if self._config.action != "flag" else ())
+
+    def settled(self, text: str, limit: int) -> int:
+        """Between words, and in front of a private key that may go on."""
+        while limit > 0:
+            limit = between_words(text, min(limit, len(text) - LAG))
+            begin = open_key(text, limit)
+            if begin < 0:
+                return limit
+            limit = begin
+        return 0
+
+    def context(self, text: str, position: int) -> int:
+        """A few names and values back: one that is not cut may be the name of the next."""
+        return between_words(text, position - self.look_back - self.max_span)
 
     def check(self, event: Event) -> Verdict:
         """Find and replace. Raises `GateError` when the scan could not be finished."""

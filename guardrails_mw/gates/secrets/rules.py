@@ -20,7 +20,7 @@ from guardrails_mw.gates.secrets.values import is_assigned, is_issued, is_random
 from guardrails_mw.patterns import PatternSet
 from guardrails_mw.placeholder import CHECK_LETTERS
 
-__all__ = ["Rule", "RuleSet", "Secret", "default_rules"]
+__all__ = ["Rule", "RuleSet", "Secret", "default_rules", "open_key"]
 
 _OVERLAP = 2048  # longer than the shortest form of any secret: a window that holds none finds none
 _PEM_LIMIT = 16_384  # a private key of 16,384 bits is 13 KB
@@ -29,6 +29,8 @@ _PEM_HEAD = re.compile(_BEGIN + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_TAIL = re.compile(_END + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_ARMOUR = re.compile(r"[A-Za-z0-9+/=]{24}")  # a line of a key, not a word about it
 _PEM_BEFORE = 512  # headers that may stand before it
+_PEM_WORDS = re.compile(r"[A-Z0-9 -]*")
+_HEAD_LIMIT = 80  # of the line that a private key begins with
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.()-]*")
 _MARK = re.compile(  # what the gate itself writes, and what the vault makes of it
     rf"\[SECRET(?::[a-z0-9_]{{1,40}}(?::[0-9a-f]{{8}})?|[A-Z_]{{0,40}}_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})\]"
@@ -141,6 +143,25 @@ def _private_keys(text: str) -> Iterator[Secret]:
         body = tail or _PEM_BODY.match(text, position, begin + _PEM_LIMIT)
         position = body.end() if body else position
         yield Secret(begin, position, "private_key")
+
+
+def open_key(text: str, limit: int) -> int:
+    """Where a private key begins, before `limit`, whose end has not arrived; -1 if there is none.
+
+    >>> open_key("see -----BEGIN PRIVATE KEY----- MIIE", 30), open_key("see -----BEGIN READING----- and go on", 30)
+    (4, -1)
+    """
+    begin = text.find(_BEGIN, max(0, limit - _PEM_LIMIT - _HEAD_LIMIT), limit + len(_BEGIN))
+    while 0 <= begin < limit:
+        head = _PEM_HEAD.match(text, begin)
+        if head is None and len(text) - begin < _HEAD_LIMIT and _PEM_WORDS.fullmatch(text, begin + len(_BEGIN)):
+            return begin
+        if head is not None and len(text) < begin + _PEM_LIMIT + _HEAD_LIMIT:
+            tail = text.find(_END, head.end())
+            if tail < 0 or (closed := _PEM_TAIL.match(text, tail)) is None or closed.end() > limit:
+                return begin
+        begin = text.find(_BEGIN, begin + 1, limit + len(_BEGIN))
+    return -1
 
 
 def _password(text: str, start: int, end: int) -> bool:

@@ -1,0 +1,78 @@
+"""Where a text that still arrives may be cut: between words, and not inside what may be a number."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["LAG", "between_words", "in_number", "words_back"]
+
+LAG = 64
+"""Characters that must follow a cut: more than the longest value with spaces in it, an IBAN in groups of four."""
+
+_BLANKS = " \n\t\r"
+_RUN = frozenset(
+    "+\uff0b-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\uff0d\uff0e\uff0f \n\t\r\u00a0\u00ad\u2009\u200b\u202f"
+    "\u2060\u3000()\uff08\uff09\uff3b\uff3d.[]/,:"
+)
+"""What may stand between the digits of one number."""
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_REACH = 512
+
+
+def between_words(text: str, limit: int) -> int:
+    """The last position up to `limit` that follows a blank and is inside no number; 0 if there is none.
+
+    >>> between_words("call 212 555 0123 now and then", 12)
+    5
+    """
+    while limit > 0:
+        while limit > 0 and text[limit - 1] not in _BLANKS:
+            limit -= 1
+        if limit == 0:
+            break
+        start = in_number(text, limit)
+        if start == limit:
+            return limit
+        limit = start
+    return 0
+
+
+def in_number(text: str, position: int) -> int:
+    """Where the number begins that a position is inside of; the position itself where there is none.
+
+    A run of digits and of what stands between digits is taken for one number.
+    """
+    start, first = position, -1
+    while start > 0 and (text[start - 1] in _RUN or text[start - 1].isdecimal()):
+        start -= 1
+        if text[start].isdecimal():
+            first = start
+    if first < 0:
+        return position
+    end = position
+    while end < len(text) and text[end] in _RUN:
+        end += 1
+    if end < len(text) and not text[end].isdecimal():
+        return position
+    while first > start and text[first - 1] not in _BLANKS:  # a bracket or a plus belongs to it
+        first -= 1
+    return first
+
+
+def words_back(text: str, position: int, count: int) -> int:
+    """How far back so many words of four letters or more reach; 0 where there are fewer.
+
+    >>> words_back("some words are short, others long", 33, 2)
+    22
+    """
+    end = position
+    while end > 0:
+        begin = max(0, end - _REACH)
+        found = list(_WORD.finditer(text, begin, end))
+        if len(found) > count:  # the first may be the rest of a longer one
+            return found[-count].start()
+        count -= max(0, len(found) - 1)
+        end = found[0].end() if found and begin > 0 else begin
+        if begin == 0:
+            return 0
+    return 0

@@ -1,0 +1,153 @@
+"""A stream shows what the decision on the whole text leaves, however the text was cut into pieces."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guardrails_mw import Guard, Policy
+from guardrails_mw.document import Document
+from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.verdict import Action, Decision
+
+GATES = {
+    "pii": "gates: {pii: {type: pii}}\nstages: {output: [pii]}",
+    "strict": "gates: {pii: {type: pii, profile: strict, style: mask}}\nstages: {output: [pii]}",
+    "secrets": "gates: {keys: {type: secrets}}\nstages: {output: [keys]}",
+    "both": "gates: {keys: {type: secrets, style: mask}, pii: {type: pii, style: hash}}\nstages: {output: [keys, pii]}",
+    "flag": "gates: {pii: {type: pii, action: flag}}\nstages: {output: [pii]}",
+    "word": (
+        "gates: {word: {type: python, call: 'chat:codeword', cost: linear, max_span: 9}, pii: {type: pii}}\n"
+        "stages: {output: [pii, word]}"
+    ),
+}
+WORDS = [
+    "the",
+    "report",
+    "is",
+    "ready",
+    "and",
+    "we",
+    "will",
+    "send",
+    "it",
+    "to",
+    "you",
+    "when",
+    "the",
+    "number",
+    "of",
+    "open",
+    "points",
+    "is",
+    "low",
+    "enough",
+    "for",
+    "all",
+    "please",
+    "call",
+    "my",
+    "phone",
+    "ssn",
+    "card",
+    "account",
+    "bank",
+    "IBAN",
+    "transfer",
+    "to",
+    "or",
+    "email",
+    "password",
+    "is",
+    "token",
+    "for",
+    "key:",
+    "secret,",
+    "Mr.",
+    "Jones",
+    "said",
+    '"it',
+    "is",
+    'fine"',
+    "(see",
+    "below)",
+    "-",
+    "and",
+    "then...",
+    "nothing!",
+    "passport",
+    "driver",
+    "license",
+    "date",
+    "of",
+    "birth",
+]
+VALUES = [
+    "bob@example.com", "bob.jones+tag@mail.example.co.uk", "4111 1111 1111 1111", "4111-1111-1111-1111", "212-555-0123",
+    "(212) 555-0123", "+49 30 901820", "DE89 3704 0044 0532 0130 00", "GB82 WEST 1234 5698 7654 32", "219-09-9999",
+    "https://example.com/a/b?c=d", "www.example.org", "192.168.10.20", "2001:db8::8a2e:370:7334", "2 1 9 0 9 9 8 7 6",
+    "hunter2-Xy9!", "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD", "AKIAIOSFODNN7EXAMPLQ", "bob%40example.com",
+    "b\u200bob@example.com", "1BoatSLRHtKNngkdXEeobR76b53LETtpyT", "00:1B:44:11:3A:B7", "12345678", "A1234567",
+    "[1, 2]",
+    "ghp_abcdefghijklmnopqrstuvwxyz0123456789", "postgres://me:hunter2-Xy9@db.example.com/x", "{\"a\": 1}",
+    "swordfish-",
+    "\"call\\nbob@example.com\\t212-555-0123\"", "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n",
+    "-----END PRIVATE KEY-----", "\uff14\uff11\uff11\uff11 1111 1111 1111", "ext. 42", "x" * 90,
+]  # fmt: skip
+GAPS = [" "] * 12 + ["\n", "\n\n", ", ", ": ", "  ", "\t", "; ", " - ", "\u00a0"]
+
+
+def text_of(seed: int, length: int) -> str:
+    """A text of words, values and what stands between them."""
+    rng = random.Random(seed)
+    density = rng.choice((0.0, 0.05, 0.2, 0.6))
+    pieces = []
+    for _ in range(length):
+        pieces += [rng.choice(VALUES) if rng.random() < density else rng.choice(WORDS), rng.choice(GAPS)]
+    return "".join(pieces)
+
+
+def pieces_of(text: str, seed: int) -> list[str]:
+    rng, pieces = random.Random(seed), []
+    most, start = rng.choice((1, 4, 12, 80, 3000)), 0
+    while start < len(text):
+        size = rng.randint(1, most)
+        pieces.append(text[start : start + size])
+        start += size
+    return pieces
+
+
+@pytest.fixture(scope="module", params=GATES)
+def guard(request: pytest.FixtureRequest) -> Guard:
+    with Guard(Policy.load(Document("version: 1\ndeadline_ms: 60000\n" + GATES[request.param]))) as made:
+        yield made
+
+
+def streamed(guard: Guard, pieces: list[str]) -> tuple[str, Decision]:
+    stream = guard.open(Event(Stage.OUTPUT, Content("")))
+    shown = ""
+    for piece in pieces:
+        shown += stream.feed(piece)
+        if stream.stopped:
+            break
+    decision = stream.close()
+    assert stream.shown == len(shown) == decision.shown
+    return shown + stream.rest(decision), decision
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(0, 300), cuts=st.integers(0, 2**32))
+def test_a_stream_is_what_the_whole_text_gives(guard: Guard, seed: int, length: int, cuts: int) -> None:
+    """Text, action, reason, findings and edits of a stream are those of the whole text, for every chunking."""
+    text = text_of(seed, length)
+    whole = guard.check(text, Stage.OUTPUT)
+    shown, decision = streamed(guard, pieces_of(text, cuts))
+    assert (decision.action, decision.verdict.reason) == (whole.action, whole.verdict.reason)
+    if whole.action is Action.BLOCK:
+        assert "swordfish" not in shown
+        return
+    assert shown == whole.content.value
+    assert decision.verdict == whole.verdict
