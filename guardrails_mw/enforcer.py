@@ -259,14 +259,14 @@ class Enforcer:
             return decision.content
         return await self.engine.restoring(replace(decision.event, content=decision.content))
 
-    def refusal(self, decision: Decision) -> str:
-        """What the user sees instead of a blocked content."""
-        return self.refusal_of(decision.stage, decision.verdict.reason)
+    def refusal(self, decision: Decision, partial: str = "") -> str:
+        """What the user sees instead of a blocked content; `partial` is what the model had said before."""
+        return self.refusal_of(decision.stage, decision.verdict.reason, partial)
 
-    def refusal_of(self, stage: Stage, reason: str) -> str:
+    def refusal_of(self, stage: Stage, reason: str, partial: str = "") -> str:
         """What the user sees instead of something that was blocked at a stage for a reason."""
         texts = self.manners.refusal
-        return texts.get(stage, texts[None]).replace("{reason}", reason)
+        return texts.get(stage, texts[None]).replace("{reason}", reason).replace("{partial}", partial).strip()
 
     def mark(self, decision: Decision) -> dict[str, str]:
         """What a refusal or a rejected tool message carries about the block."""

@@ -258,18 +258,22 @@ class Guard:
         return [self.tracing.handler()] if self.tracing else []
 
     def model(
-        self, model: BaseChatModel | Runnable[LanguageModelInput, AIMessage]
+        self, model: BaseChatModel | Runnable[LanguageModelInput, AIMessage], *, cheaper: BaseChatModel | None = None
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The chat model, guarded; takes its place anywhere. Guarding twice changes nothing."""
+        """The chat model, guarded; takes its place anywhere. Guarding twice changes nothing.
+
+        `cheaper` is called instead where a budget with ``then: cheaper`` is used up; of the same provider, because
+        it gets the same tools and arguments.
+        """
         from guardrails_mw.adapters.model import guard_model
 
-        return guard_model(model, self._seat, self._host())
+        return guard_model(model, self._seat, self._host(), cheaper=cheaper)
 
-    def middleware(self) -> GuardrailsMiddleware:
-        """A middleware for `create_agent` that guards the agent's model and tools."""
+    def middleware(self, *, cheaper: BaseChatModel | None = None) -> GuardrailsMiddleware:
+        """A middleware for `create_agent` that guards the agent's model and tools. `cheaper`: see `model`."""
         from guardrails_mw.adapters.middleware import GuardrailsMiddleware
 
-        return GuardrailsMiddleware(self._seat, self._host(), self._check_tools)
+        return GuardrailsMiddleware(self._seat, self._host(), self._check_tools, cheaper)
 
     def graph(self, graph: object, actor: Actor | None = None) -> GuardedGraph:
         """A compiled graph or agent whose input is decided before its first checkpoint is written.

@@ -65,7 +65,8 @@ class Policy(Section):
     on_block: Literal["refuse", "raise"] = "refuse"
     """Answer with a refusal, or raise `GuardrailBlocked`. Callbacks always raise."""
     refusal: str = "I can't help with that ({reason})."
-    """What the user sees instead of a blocked message; may hold ``{reason}``."""
+    """What the user sees instead of a blocked message; may hold ``{reason}`` and ``{partial}``: what the model had said
+    before a budget ended its turn."""
     blocked_messages: Literal["replace", "remove", "keep"] = "replace"
     """What stays in the conversation of a message that was blocked."""
     deadline_ms: float = Field(default=300.0, gt=0)

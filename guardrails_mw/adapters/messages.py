@@ -7,7 +7,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.messages.ai import UsageMetadata
 
@@ -36,6 +44,7 @@ __all__ = [
     "result_event",
     "silent",
     "size",
+    "so_far",
     "tokens",
     "tool_call",
     "with_answer",
@@ -220,11 +229,21 @@ def _usage(told: UsageMetadata) -> Usage:
     )
 
 
-def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
-    """What the user sees instead of a blocked content. Raises where the policy says so."""
+def so_far(messages: Sequence[BaseMessage]) -> str:
+    """What a model has said since the last thing that a person said."""
+    asked = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
+    said = [str(message.text).strip() for message in messages[asked + 1 :] if isinstance(message, AIMessage)]
+    return "\n".join(text for text in said if text)
+
+
+def refusal_message(enforcer: Enforcer, decision: Decision, partial: str = "") -> AIMessage:
+    """What the user sees instead of a blocked content. Raises where the policy says so.
+
+    `partial`: what was said before, for refusals that repeat it.
+    """
     if enforcer.manners.raises(decision.stage):
         raise_block(enforcer, decision)
-    return AIMessage(enforcer.refusal(decision), response_metadata={"guardrails": enforcer.mark(decision)})
+    return AIMessage(enforcer.refusal(decision, partial), response_metadata={"guardrails": enforcer.mark(decision)})
 
 
 def named(message: ToolMessage, here: Here) -> ToolMessage:

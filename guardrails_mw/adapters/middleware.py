@@ -22,6 +22,7 @@ from guardrails_mw.adapters.exchange import ANSWERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Runs
 from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
+from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
@@ -43,9 +44,15 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     name = "Guardrails"
 
-    def __init__(self, seat: Seat, runs: Runs, check_tools: Callable[[Sequence[object]], None]) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        runs: Runs,
+        check_tools: Callable[[Sequence[object]], None],
+        cheaper: BaseChatModel | None = None,
+    ) -> None:
         super().__init__()
-        self._seat, self._runs, self._check_tools = seat, runs, check_tools
+        self._seat, self._runs, self._check_tools, self._cheaper = seat, runs, check_tools, cheaper
         self._seen: frozenset[str] = frozenset()
         self._wanted: tuple[object, frozenset[str]] = (None, frozenset())
         self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, GuardedChatModel]] = {}
@@ -80,7 +87,7 @@ class GuardrailsMiddleware(AgentMiddleware):
         finally:
             ANSWERED.reset(token)
         if not answered:
-            response = await _decided(response, exchange)
+            response = await _decided(response, exchange, Target(model.inner))
         return self._with_state(response, _replacements(request.messages, reading, exchange.enforcer))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
@@ -113,7 +120,9 @@ class GuardrailsMiddleware(AgentMiddleware):
         known = self._models.get((id(model), answers))
         if known is not None and known[0] is model:
             return known[1]
-        guarded = cast("GuardedChatModel", guard_model(model, self._seat, self._runs, MIDDLEWARE, answers))
+        guarded = cast(
+            "GuardedChatModel", guard_model(model, self._seat, self._runs, MIDDLEWARE, answers, self._cheaper)
+        )
         if len(self._models) >= _MAX_MODELS:  # an agent that makes a model for every request
             self._models.clear()
         self._models[id(model), answers] = (model, guarded)
@@ -140,10 +149,10 @@ def _replacements(messages: Sequence[BaseMessage], reading: Reading, enforcer: E
     return replacements
 
 
-async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse:
+async def _decided(response: ModelResponse, exchange: Exchange, target: Target) -> ModelResponse:
     """A response that came past the guarded model."""
     result = [
-        await exchange.foreign(message, name_of(message)) if isinstance(message, AIMessage) else message
+        await exchange.foreign(message, name_of(message), target) if isinstance(message, AIMessage) else message
         for message in response.result
     ]
     return response if result == response.result else ModelResponse(result=result)
