@@ -21,7 +21,7 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from guardrails_mw import policy
+from guardrails_mw import policy, sections
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import ALL_STAGES, GateConfig, GateTypes
 from guardrails_mw.policy_schema import policy_schema
@@ -32,20 +32,21 @@ START, END = "<!-- generated:start -->", "<!-- generated:end -->"
 
 SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("The file", policy.Policy),
-    ("queue", policy.QueuePolicy),
-    ("record", policy.RecordPolicy),
-    ("stream", policy.StreamPolicy),
-    ("vault", policy.VaultPolicy),
-    ("traces", policy.TracesPolicy),
-    ("traces.otlp[]", policy.Otlp),
-    ("stages.NAME", policy.StagePolicy),
-    ("tools.NAME", policy.ToolPolicy),
-    ("tools.NAME.ask[] and block[]", policy.Rule),
-    ("approval and tools.NAME.approval", policy.ApprovalPolicy),
-    ("budgets", policy.Budgets),
-    ("budgets.run", policy.RunBudget),
-    ("prices.NAME", policy.Price),
-    ("loops", policy.LoopsPolicy),
+    ("queue", sections.QueuePolicy),
+    ("record", sections.RecordPolicy),
+    ("stream", sections.StreamPolicy),
+    ("vault", sections.VaultPolicy),
+    ("traces", sections.TracesPolicy),
+    ("traces.otlp[]", sections.Otlp),
+    ("stages.NAME", sections.StagePolicy),
+    ("tools.NAME", sections.ToolPolicy),
+    ("tools.NAME.ask[] and block[]", sections.Rule),
+    ("approval and tools.NAME.approval", sections.ApprovalPolicy),
+    ("budgets.NAME", sections.BudgetPolicy),
+    ("reserve", sections.ReservePolicy),
+    ("risk", sections.RiskPolicy),
+    ("prices.NAME", sections.Price),
+    ("loops", sections.LoopsPolicy),
 )
 WORDS = {Power.BLOCK: "block", Power.EDIT: "edit", Power.ASK: "ask"}
 PLAIN: dict[object, str] = {
@@ -103,7 +104,7 @@ def table(model: type[BaseModel], hide: frozenset[str] = frozenset()) -> Iterato
 
 def value(hint: object) -> str:
     """What may be written, in words."""
-    named = {policy.Duration: "duration", policy.ConditionText: "condition", **PLAIN}
+    named = {sections.Duration: "duration", sections.ConditionText: "condition", **PLAIN}
     if hint in named:
         return named[hint]
     if get_origin(hint) is None:
@@ -153,7 +154,7 @@ def default(info: FieldInfo, hint: object) -> str:
     given = info.get_default(call_default_factory=True, validated_data={})
     if given is None or isinstance(given, BaseModel) or given in ({}, [], (), ""):
         return ""
-    if hint == policy.Duration:
+    if hint == sections.Duration:
         return duration(given)
     if isinstance(given, list):
         return f"`[{', '.join(map(str, given))}]`"

@@ -1,215 +1,306 @@
 """Budgets: reserve the worst case before a call, settle what it really used.
 
-Everything is counted in whole units: micro-dollars, tokens, calls, milliseconds. One reservation holds all
-units of an account or none, in one step of the store, so calls that start together cannot overspend.
+Everything is counted in whole units: micro-dollars, tokens, calls, milliseconds, risk points. One reservation
+holds all units of all accounts that a call counts against or none, in one step of the store, so calls that
+start together cannot overspend.
 
 What can exceed a cap: a call that uses more than was held for it, because the model has no limit of its own
-(`Budget` then holds `assume_output` tokens) or the estimate of its input was low, and the time of a call,
-which nobody knows before. The real amount is charged even so, and the next call is refused.
+and its seam cannot set one, or the estimate of its input was low; the time of a call, and the points of a
+verdict, which nobody knows before. The real amount is charged even so, and the next call is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil
+from urllib.parse import quote
 
-from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import ModelCall, ToolCall
+from guardrails_mw.account import Limits
+from guardrails_mw.errors import GateError, StoreError
+from guardrails_mw.event import Event, ModelCall, ToolCall
 from guardrails_mw.prices import Prices
 from guardrails_mw.store import Claim, Refusal, Store
-from guardrails_mw.verdict import Outcome
+from guardrails_mw.verdict import Outcome, Usage
 
-__all__ = ["Admitted", "Budget", "Limits", "Refused"]
+__all__ = ["Admitted", "Budget", "Refused", "Terms"]
+
+_TRIES = 8
+_NO_CAP = 2**62
+_SWAPS = 100
+_MAX_WARNED = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Caps of an account; None is no cap.
+class Terms:
+    """How calls are reserved.
 
     Attributes:
-        usd_micro: millionths of a US dollar.
-        tokens: input and output together.
-        milliseconds: time spent in model and tool calls, not the time between them.
-        warn_at: fraction of a cap from which an admitted call carries a warning, such as 0.8.
-
-    Raises:
-        PolicyError: a cap that is negative or a fraction outside 0 to 1.
+        output: tokens held for the answer of a call that names no limit.
+        least: a call is shortened to what is affordable, but never below this many tokens.
+        ttl: seconds after which a hold that nobody settled is charged in full.
+        unpriced: whether a model without a price may be called under a cap in dollars; it then counts as free.
+        points: per tool, the risk points of a call.
     """
 
-    usd_micro: int | None = None
-    tokens: int | None = None
-    model_calls: int | None = None
-    tool_calls: int | None = None
-    milliseconds: int | None = None
-    warn_at: float | None = None
-
-    def __post_init__(self) -> None:
-        if any(cap < 0 for cap in self.caps.values()):
-            raise PolicyError("a cap is 0 or more")
-        if self.warn_at is not None and not 0 < self.warn_at <= 1:
-            raise PolicyError("warn_at is a fraction above 0 and up to 1, such as 0.8")
-
-    @property
-    def caps(self) -> dict[str, int]:
-        """The caps that are set, by unit as scopes and reason codes name them."""
-        caps = {
-            "usd": self.usd_micro,
-            "tokens": self.tokens,
-            "model_calls": self.model_calls,
-            "tool_calls": self.tool_calls,
-            "seconds": self.milliseconds,
-        }
-        return {unit: cap for unit, cap in caps.items() if cap is not None}
+    output: int = 1024
+    least: int = 64
+    ttl: float = 900.0
+    unpriced: bool = False
+    points: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A call that may not start: the reason code, and the cap, use and demand of the unit that refused."""
+    """A call that may not start: why, and of the account that refused its limits, cap, use and demand.
 
-    code: str
+    `unit` is what the account is counted in, `resets` the epoch second at which its window ends (0: never).
+    """
+
+    unit: str
+    limits: Limits | None = None
     cap: int = 0
     used: int = 0
     asked: int = 0
+    resets: float = 0.0
+
+    @property
+    def code(self) -> str:
+        """The reason code: ``budget.<name>.<unit>``, or ``budget.unknown_price``."""
+        return f"budget.{self.limits.name}.{self.unit}" if self.limits else f"budget.{self.unit}"
+
+    @property
+    def facts(self) -> tuple[tuple[str, int | float], ...]:
+        """The figures for a verdict."""
+        figures = {"cap": self.cap, "used": self.used, "left": max(0, self.cap - self.used), "asked": self.asked}
+        return (*figures.items(), *((("resets", self.resets),) if self.resets else ())) if self.limits else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call that may start. `warnings` are the units that have come to `Limits.warn_at` of their cap."""
+    """A call that may start.
 
+    Attributes:
+        max_tokens: what the answer has to be limited to; None where the call's own limit stands.
+        warnings: codes of the accounts that have come to their `Limits.warn_at`, each once per window.
+    """
+
+    max_tokens: int | None = None
     warnings: tuple[str, ...] = ()
 
 
 class Budget:
-    """Counts the calls of accounts against one set of limits.
+    """Counts calls against the accounts of several limits at once.
 
-    An account is whose budget it is: a run's id, or a tenant with its window, such as ``acme:2026-11``.
-    Scopes in the store are ``<prefix><name>:<account>:<unit>``.
+    Scopes in the store are ``<prefix><name>:<account>:<unit>``; keys of holds are events' keys, so a node that
+    runs again is counted once. Every physical attempt of a retry needs a key of its own.
 
     Args:
         store: where it is counted.
-        limits: the caps of every account.
+        limits: the caps, of every account of their kind.
         prices: what models cost; needed when there is a cap in dollars.
-        name: what kind of account it is; keeps several budgets on one store apart.
+        terms: how calls are reserved.
         prefix: put before every scope and key; shadow mode counts under its own.
-        assume_output: tokens held for the answer of a call that has no limit.
-        ttl: seconds after which a hold that nobody settled is charged in full.
 
+    >>> from guardrails_mw.event import Content, Stage, Where
     >>> from guardrails_mw.stores.memory import MemoryStore
-    >>> budget = Budget(MemoryStore(), Limits(tokens=2000), Prices({}))
-    >>> budget.reserve("run-1", "call-1", ModelCall("any", input_tokens=500, max_tokens=1000), now=0.0)
-    Admitted(warnings=())
-    >>> budget.reserve("run-1", "call-2", ModelCall("any", input_tokens=500, max_tokens=1000), now=0.0)
-    Refused(code='budget.tokens', cap=2000, used=1500, asked=1500)
+    >>> budget = Budget(MemoryStore(), [Limits("run", tokens=2000)], Prices({}))
+    >>> def call(key):
+    ...     asked = ModelCall("any", input_tokens=500, max_tokens=1000)
+    ...     return Event(Stage.MODEL, Content(None), where=Where(run="r"), call=asked, key=key)
+    >>> budget.reserve(call("1"), now=0.0)
+    Admitted(max_tokens=None, warnings=())
+    >>> budget.reserve(call("2"), now=0.0).code
+    'budget.run.tokens'
     """
 
     def __init__(
-        self,
-        store: Store,
-        limits: Limits,
-        prices: Prices,
-        *,
-        name: str = "run",
-        prefix: str = "",
-        assume_output: int = 1024,
-        ttl: float = 900.0,
+        self, store: Store, limits: Sequence[Limits], prices: Prices, terms: Terms | None = None, prefix: str = ""
     ) -> None:
-        self._store, self._limits, self._prices = store, limits, prices
-        self._name, self._prefix = name, prefix
-        self._assume_output, self._ttl = assume_output, ttl
-        self._caps = limits.caps
+        self._store, self._prices, self._terms, self._prefix = store, prices, terms or Terms(), prefix
+        self._limits = {each.name: each for each in limits}
+        self._priced = any("usd" in each.caps for each in limits)
+        self._metered = self._priced or any("tokens" in each.caps for each in limits)
+        self._warned: set[str] = set()
 
-    def reserve(self, account: str, key: str, call: ModelCall | ToolCall, now: float) -> Admitted | Refused:
+    def reserve(self, event: Event, now: float) -> Admitted | Refused:
         """Hold the worst case of a call, or say why not.
 
-        A key that was reserved before holds nothing anew, so a node that runs again is counted once; after
-        it was settled as ``released`` it counts anew. Every physical attempt of a retry needs its own key.
+        A key that was reserved before holds nothing anew; after it was released it does.
 
         Raises:
+            GateError: the event has no call or no key.
             StoreError: what the store says.
         """
-        amounts = self._worst(call)
-        if amounts is None:
-            return Refused("budget.unknown_price")
-        claims = [Claim(self._scope(account, unit), amount, self._caps[unit]) for unit, amount in amounts.items()]
-        if not claims:
-            return Admitted()
-        refusal = self._store.reserve(self._attempt(key, call)[0], claims, now, self._ttl)
-        return self._refused(refusal) if refusal else Admitted(self._warnings(account, amounts))
+        call, key = _counted(event), self._key(event)
+        output = 0 if isinstance(call, ToolCall) else call.max_tokens or self._terms.output
+        limited = output if isinstance(call, ModelCall) and call.limitable and not call.max_tokens else None
+        refused, raised, tries = self._late(event, now), dict[str, int](), _TRIES
+        while refused is None:
+            amounts, tries = self._worst(call, output), tries - 1
+            if amounts is None:
+                return Refused("unknown_price")
+            claims = self._claims(event, amounts, now, raised)
+            refusal = self._store.reserve(key, claims, now, self._terms.ttl) if claims else None
+            if refusal is None:
+                return Admitted(limited if self._metered else None, self._warnings(claims))
+            limits = self._limits[self._name(refusal.scope)]
+            shorter = self._affordable(call, refusal, output) if tries else None
+            if limits.then == "ask" and refusal.scope not in raised and (times := self._raises(refusal.scope)):
+                raised[refusal.scope] = times
+            elif shorter is not None:
+                output = limited = shorter
+            else:
+                refused = self._refused(refusal, limits, now)
+        return refused
 
-    def settle(self, account: str, key: str, call: ModelCall | ToolCall, outcome: Outcome) -> bool:
-        """Charge what a call used; False when nothing is held under this key (any more).
+    def settle(self, event: Event, outcome: Outcome) -> bool:
+        """Charge what a call used; False when nothing is held under its key (any more).
 
         ``done`` charges the real amounts; what the outcome does not say (no token counts) is charged as
         held. ``released`` charges nothing. ``unknown`` charges all that was held, and the time.
         """
-        attempt, count = self._attempt(key, call)
         if outcome.status == "released":
-            # first the new number, then the old hold: an end between the two leaves a hold, not a free call
-            self._store.swap(self._register(key, call), str(count) if count else None, str(count + 1))
-            return self._store.settle(attempt, {})
-        amounts = self._spent(call, outcome)
-        return self._store.settle(attempt, {self._scope(account, unit): n for unit, n in amounts.items()})
+            return self._store.release(self._key(event))
+        return self._store.settle(self._key(event), self._spent(_counted(event), outcome))
 
-    def used(self, account: str) -> dict[str, int]:
-        """Charged plus held, per unit that has a cap."""
-        return {unit: self._store.used(self._scope(account, unit)) for unit in self._caps}
+    def charge(self, event: Event, unit: str, amount: int, key: str, now: float) -> None:
+        """Count something that has happened already, once per key; caps do not stop it."""
+        claims = [replace(claim, cap=_NO_CAP) for claim in self._claims(event, {unit: amount}, now, {})]
+        if claims:
+            self._store.reserve(f"{self._prefix}{key}", claims, now, self._terms.ttl)
+            self._store.settle(f"{self._prefix}{key}", {unit: amount})
 
-    def _scope(self, account: str, unit: str) -> str:
-        return f"{self._prefix}{self._name}:{account}:{unit}"
+    def grant(self, event: Event, code: str, by: str, now: float) -> None:
+        """Raise the cap that a reason code names by itself once more, for the account that this event counts against.
 
-    def _register(self, key: str, call: ModelCall | ToolCall) -> str:
-        return f"{self._prefix}budget:{self._name}:{_kind(call)}:{key}"
+        Args:
+            event: the event that was refused.
+            code: `Refused.code`.
+            by: id of the permission; the same one raises once.
+            now: epoch seconds.
+        """
+        _, name, unit = code.split(".", 2)
+        register = f"raise:{self._scope(self._limits[name], event, unit, now)}"
+        for _ in range(_SWAPS):
+            before = self._store.get(register)
+            ids = before.split() if before else []
+            if by in ids or self._store.swap(register, before, " ".join([*ids, by])):
+                return
+        raise StoreError("store.busy")
 
-    def _attempt(self, key: str, call: ModelCall | ToolCall) -> tuple[str, int]:
-        """The store's key for a call, and how often the call was released before."""
-        base = self._register(key, call)
-        count = int(self._store.get(base) or 0)
-        return f"{base}#{count}", count
+    def used(self, event: Event, now: float) -> dict[str, dict[str, int]]:
+        """Charged plus held per limits' name and unit that has a cap, for the accounts of an event."""
+        return {
+            name: {unit: self._store.used(self._scope(limits, event, unit, now)) for unit in limits.caps}
+            for name, limits in self._limits.items()
+        }
 
-    def _worst(self, call: ModelCall | ToolCall) -> dict[str, int] | None:
-        """What to hold per capped unit; None when there is a cap in dollars and no price."""
-        amounts = {f"{_kind(call)}_calls": 1, "seconds": 1}  # any time left lets a call start
-        if isinstance(call, ModelCall):
-            output = call.max_tokens or self._assume_output
-            amounts["tokens"] = call.input_tokens + output
-            cost = self._prices.cost(call.name, call.input_tokens, output)
-            if "usd" in self._caps:
-                if cost is None:
-                    return None
-                amounts["usd"] = cost
-        return self._capped(amounts)
+    def price(self, call: ModelCall, outcome: Outcome) -> int | None:
+        """Micro-dollars that a call cost, by the model that answered or else the one asked for; None if unknown."""
+        used = outcome.usage or Usage(call.input_tokens, call.max_tokens or self._terms.output)
+        costs = (self._prices.cost(model, used) for model in (outcome.model, call.name) if model)
+        return next((cost for cost in costs if cost is not None), None)
+
+    def _claims(self, event: Event, amounts: Mapping[str, int], now: float, raised: Mapping[str, int]) -> list[Claim]:
+        claims: list[Claim] = []
+        for limits in self._limits.values():
+            account = limits.account(event, now)
+            for unit, cap in limits.caps.items():
+                if unit in amounts:
+                    scope = f"{self._prefix}{limits.name}:{account}:{unit}"
+                    claims.append(Claim(scope, amounts[unit], cap * (1 + raised.get(scope, 0))))
+        return claims
+
+    def _scope(self, limits: Limits, event: Event, unit: str, now: float) -> str:
+        return f"{self._prefix}{limits.name}:{limits.account(event, now)}:{unit}"
+
+    def _name(self, scope: str) -> str:
+        return scope.removeprefix(self._prefix).partition(":")[0]
+
+    def _key(self, event: Event) -> str:
+        if not event.key:
+            raise GateError("no_key")
+        return f"{self._prefix}budget:{event.stage}:{event.key}"
+
+    def _late(self, event: Event, now: float) -> Refused | None:
+        """The refusal of an account whose time by the wall clock is over; its first call starts the clock."""
+        for limits in self._limits.values():
+            if limits.wall is None:
+                continue
+            register = f"{self._prefix}began:{limits.name}:{limits.account(event, now)}"
+            began = self._store.get(register)
+            if began is None:
+                self._store.swap(register, None, repr(now))
+                began = self._store.get(register) or repr(now)
+            passed = now - float(began)
+            if passed > limits.wall * (1 + self._raises(self._scope(limits, event, "wall", now), limits)):
+                return Refused("wall", limits, ceil(limits.wall * 1000), ceil(passed * 1000), 0, limits.resets(now))
+        return None
+
+    def _worst(self, call: ModelCall | ToolCall, output: int) -> dict[str, int] | None:
+        """What to hold per unit; None when there is a cap in dollars and no price."""
+        if isinstance(call, ToolCall):
+            points = (self._terms.points or {}).get(call.name, 0)
+            return {"tool_calls": 1, f"tool_calls.{quote(call.name, safe='')}": 1, "seconds": 1, "risk": points}
+        amounts = {"model_calls": 1, "seconds": 1, "tokens": call.input_tokens + output}  # any time left lets it start
+        if self._priced:
+            cost = self._prices.cost(call.name, Usage(call.input_tokens, output))
+            if cost is None and not self._terms.unpriced:
+                return None
+            amounts["usd"] = cost or 0
+        return amounts
 
     def _spent(self, call: ModelCall | ToolCall, outcome: Outcome) -> dict[str, int]:
-        amounts = self._worst(call) or {}
+        output = 0 if isinstance(call, ToolCall) else outcome.limit or call.max_tokens or self._terms.output
+        amounts = self._worst(call, output) or {}
         time = max(0, ceil(outcome.seconds * 1000))
         amounts["seconds"] = time if outcome.status == "done" else max(1, time)
         if outcome.status == "done" and outcome.usage is not None and isinstance(call, ModelCall):
-            used = outcome.usage
-            amounts["tokens"] = used.input_tokens + used.output_tokens
-            # the model that answered may have another name than the one asked for
-            for model in (outcome.model, call.name):
-                cost = self._prices.cost(model, used.input_tokens, used.output_tokens)
-                if cost is not None:
-                    amounts["usd"] = cost
-                    break
-        return self._capped(amounts)
+            amounts["tokens"] = outcome.usage.input_tokens + outcome.usage.output_tokens
+            if (cost := self.price(call, outcome)) is not None:
+                amounts["usd"] = cost
+        return amounts
 
-    def _capped(self, amounts: Mapping[str, int]) -> dict[str, int]:
-        return {unit: amounts[unit] for unit in self._caps if unit in amounts}
+    def _affordable(self, call: ModelCall | ToolCall, refusal: Refusal, output: int) -> int | None:
+        """Tokens that an answer may have to fit into what is left; None where that is too few to be of use."""
+        if isinstance(call, ToolCall) or not call.limitable:
+            return None
+        left, unit = refusal.cap - refusal.used, refusal.scope.rpartition(":")[2]
+        if unit == "tokens":
+            fits = left - call.input_tokens
+        elif unit == "usd":
+            fits = self._prices.output_for(call.name, call.input_tokens, left, output - 1)
+        else:
+            return None
+        return fits if self._terms.least <= fits < output else None
 
-    def _refused(self, refusal: Refusal) -> Refused:
+    def _raises(self, scope: str, limits: Limits | None = None) -> int:
+        if limits is not None and limits.then != "ask":
+            return 0
+        return len((self._store.get(f"raise:{scope}") or "").split())
+
+    def _refused(self, refusal: Refusal, limits: Limits, now: float) -> Refused:
         unit = refusal.scope.rpartition(":")[2]
-        return Refused(f"budget.{unit}", refusal.cap, refusal.used, refusal.asked)
+        return Refused(unit, limits, refusal.cap, refusal.used, refusal.asked, limits.resets(now))
 
-    def _warnings(self, account: str, amounts: Mapping[str, int]) -> tuple[str, ...]:
-        share = self._limits.warn_at
-        if share is None:
-            return ()
-        return tuple(
-            unit for unit in amounts if self._store.used(self._scope(account, unit)) >= share * self._caps[unit]
-        )
+    def _warnings(self, claims: Sequence[Claim]) -> tuple[str, ...]:
+        """The accounts that have just come to their warning, each once, whichever process sees it first."""
+        found = []
+        for claim in claims:
+            limits = self._limits[self._name(claim.scope)]
+            if limits.warn_at is None or claim.scope in self._warned:
+                continue
+            if len(self._warned) >= _MAX_WARNED:
+                self._warned.clear()  # the store knows them too
+            if self._store.used(claim.scope) >= limits.warn_at * claim.cap:
+                self._warned.add(claim.scope)
+                if self._store.swap(f"warned:{claim.scope}", None, "1"):
+                    found.append(f"budget.{limits.name}.{claim.scope.rpartition(':')[2]}")
+        return tuple(found)
 
 
-def _kind(call: ModelCall | ToolCall) -> str:
-    return "model" if isinstance(call, ModelCall) else "tool"
+def _counted(event: Event) -> ModelCall | ToolCall:
+    if event.call is None:
+        raise GateError("no_call")
+    return event.call

@@ -17,6 +17,7 @@ import yaml
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Json
 from guardrails_mw.event import Path as Loc
+from guardrails_mw.files import read_text
 
 __all__ = ["Document", "nearest"]
 
@@ -79,7 +80,7 @@ class Document:
     def read(cls, path: str | Path, env: Mapping[str, str] | None = None) -> Document:
         """Read a file. Raises `PolicyError` also when it cannot be read."""
         try:
-            source = Path(path).read_text(encoding="utf-8")
+            source = read_text(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise PolicyError(f"cannot read the file: {type(error).__name__}", file=str(path)) from None
         return cls(source, str(path), env)

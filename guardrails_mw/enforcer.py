@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -29,11 +29,13 @@ from guardrails_mw.approvals import (
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
-from guardrails_mw.latch import Latch
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
+
+if TYPE_CHECKING:
+    from guardrails_mw.generation import Seat
 
 __all__ = ["Enforcer", "Manners", "Pause", "Question"]
 
@@ -87,17 +89,14 @@ class Enforcer:
         approvals: questions to people.
         redactor: removes from what reviewers see what must not leave.
         manners: how blocks are carried out.
+        seat: what it has in common with the guard's other enforcers, and is known by.
     """
 
-    def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners) -> None:
-        self.engine, self.approvals, self.manners = engine, approvals, manners
+    def __init__(self, engine: Engine, approvals: Approvals, redactor: Redactor, manners: Manners, seat: Seat) -> None:
+        self.engine, self.approvals, self.manners, self.seat = engine, approvals, manners, seat
         self._redactor = redactor
         self._memory: OrderedDict[tuple[str, ...], Decision] = OrderedDict()
         self._lock = threading.Lock()
-        self.latch = Latch()
-        """The runs that a raised block has ended."""
-        self.tool_seam: set[str] = set()
-        """Names of the tools that tool nodes of this guard run, where their calls are decided."""
 
     async def deciding(self, event: Event, seam: Seam = ANYWHERE, *, shown: Shown | None = None) -> Decision:
         """Decide an event, once per message and content, as part of a larger flow; `shown` is what left already.
@@ -218,7 +217,8 @@ class Enforcer:
             event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
-            self.engine.settle(decision, Outcome("released"))  # gates behind the one that blocked were not asked again
+            # gates behind the one that blocked were not asked again
+            await self.engine.settling(decision, Outcome("released"))
             return fresh
         if set(fresh.asks) - set(approval.reasons):
             return await self.blocked(fresh, "approval", "approval.new_reason")
@@ -229,6 +229,7 @@ class Enforcer:
         if decision.blocked or not decision.approval:
             return decision
         try:
+            decision = await self.engine.granting(decision, decision.approval)
             won = self.approvals.claim(decision.approval)
         except StoreError as error:
             return await self.blocked(decision, "approval", error.code)
@@ -246,7 +247,7 @@ class Enforcer:
     async def blocked(self, decision: Decision, gate: str, reason: str, note: str = "") -> Decision:
         """The same decision, turned into a block and recorded as one; what its gates hold is released."""
         checks = (*decision.checks, Check(gate, Verdict.block(reason, note=note)))
-        self.engine.settle(decision, Outcome("released"))
+        await self.engine.settling(decision, Outcome("released"))
         mine = replace(combine(checks), action=Action.BLOCK, reason=reason)
         block = replace(decision, action=Action.BLOCK, verdict=mine, checks=checks, held=())
         return await self.engine.recording(block)
@@ -258,10 +259,14 @@ class Enforcer:
             return decision.content
         return await self.engine.restoring(replace(decision.event, content=decision.content))
 
-    def refusal(self, decision: Decision) -> str:
-        """What the user sees instead of a blocked content."""
+    def refusal(self, decision: Decision, partial: str = "") -> str:
+        """What the user sees instead of a blocked content; `partial` is what the model had said before."""
+        return self.refusal_of(decision.stage, decision.verdict.reason, partial)
+
+    def refusal_of(self, stage: Stage, reason: str, partial: str = "") -> str:
+        """What the user sees instead of something that was blocked at a stage for a reason."""
         texts = self.manners.refusal
-        return texts.get(decision.stage, texts[None]).replace("{reason}", decision.verdict.reason)
+        return texts.get(stage, texts[None]).replace("{reason}", reason).replace("{partial}", partial).strip()
 
     def mark(self, decision: Decision) -> dict[str, str]:
         """What a refusal or a rejected tool message carries about the block."""

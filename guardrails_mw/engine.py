@@ -79,11 +79,12 @@ class Engine:
         backlog: Backlog | None = None,
     ) -> None:
         self._plan = {stage: tuple(steps) for stage, steps in plan.items()}
-        self._settings = settings
-        self._recorder, self._vault = recorder, vault
+        self._settings, self._recorder, self._vault = settings, recorder, vault
+        holding = [step.gate for step in self.steps() if isinstance(step.gate, HoldingGate)]
+        self._observing = [gate for gate in holding if gate.observes]
         self.observers = list(observers)
         self._asker = Asker(backlog)
-        self._prefix, self._numbers = secrets.token_hex(4), itertools.count(1)
+        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)  # what ids of decisions are made of
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -97,6 +98,10 @@ class Engine:
         """Decide an event without stalling the running loop."""
         return await drive_async(self.deciding(event, seam))
 
+    def judge(self, event: Event) -> Decision:
+        """Decide an event that does not happen: nothing is recorded, kept or told, gates that remember are left out."""
+        return drive(self.deciding(event, dry=True))
+
     def open(self, event: Event) -> Stream:
         """Decide a text that arrives in pieces; `event.content` is replaced by what was fed."""
         return Stream(self, event)
@@ -109,13 +114,35 @@ class Engine:
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
+        if decision.verdict.max_tokens is not None:
+            outcome = replace(outcome, limit=decision.verdict.max_tokens)
         self._settle(decision.event, decision.held, outcome)
+
+    async def settling(self, decision: Decision, outcome: Outcome) -> None:
+        """`settle` as part of a larger flow: in a worker where the store may wait for a disk or a network."""
+        if decision.held:
+            await self._aside(lambda: self.settle(decision, outcome))
+
+    async def granting(self, decision: Decision, by: str) -> Decision:
+        """Tell gates that hold that a person has approved what they asked for; they may then hold it.
+
+        Raises:
+            StoreError: what the store says.
+        """
+        asked = {check.gate: check.verdict.reason for check in decision.checks if check.verdict.action is Action.ASK}
+        held = list(decision.held)
+        for step in self.steps(decision.stage):
+            gate = step.gate
+            if gate.name in asked and isinstance(gate, HoldingGate):
+                await self._aside(lambda gate=gate: gate.grant(decision.event, asked[gate.name], by))  # type: ignore[misc]
+                if not (await self._asker.asked(step, decision.event)).error:
+                    held.append(gate.name)
+        return replace(decision, held=tuple(held))
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""
-        for step in self.steps():
-            if step.process:
-                step.process.start()
+        for process in [step.process for step in self.steps() if step.process]:
+            process.start()
 
     def reasks(self, decision: Decision) -> int:
         """How often the model may be asked again after this block; 0 where its remedy is another."""
@@ -131,39 +158,52 @@ class Engine:
 
     def close(self) -> None:
         """Stop workers, processes and gates."""
-        for step in self.steps():
-            if step.process:
-                step.process.close()
-            step.gate.close()
-        self._asker.close()
+        for close in self.closers():
+            close()
+
+    def closers(self, *, holding: bool = True) -> list[Callable[[], None]]:
+        """What stops them and has no hold on the engine; without `holding`, gates that may yet have to settle stay."""
+        steps = [step for step in self.steps() if holding or not isinstance(step.gate, HoldingGate)]
+        processes = [step.process.close for step in steps if step.process]
+        return [*processes, *(step.gate.close for step in steps), self._asker.close]
 
     async def deciding(
-        self, event: Event, seam: Seam = ANYWHERE, *, edits_only: bool = False, shown: Shown | None = None
+        self,
+        event: Event,
+        seam: Seam = ANYWHERE,
+        *,
+        edits_only: bool = False,
+        shown: Shown | None = None,
+        dry: bool = False,
     ) -> Decision:
         """Decide an event, as part of a larger flow, for a seam that will carry the decision out.
 
         With `edits_only` gates that may edit are asked what they would, no more: the event is decided later. One that
         fails may block all the same, because nobody knows what it would have replaced.
-        `shown` is what of it left already, because it arrived as a stream.
+        `shown` is what of it left already, because it arrived as a stream. With `dry` it does not happen.
         """
         began = time.perf_counter()
         if not event.key:
-            event = replace(event, key=f"once:{self._prefix}-{next(self._numbers)}")
+            event = replace(event, key=f"once:{self.prefix}-{next(self._numbers)}")
         checks: list[Check] = []
         try:
             if not edits_only and (opaque := self._opaque(event)) is not None:
                 checks.append(opaque)
-            steps = self._editing(event.stage) if edits_only else self._plan.get(event.stage, ())
-            await self._asked(event, steps, checks)
+            steps = self._editing(event.stage) if edits_only else self.steps(event.stage)
+            await self._asked(event, [step for step in steps if not step.gate.remembers] if dry else steps, checks)
             if edits_only:
                 checks = [check if check.error else _editing_only(check) for check in checks]
                 checks = [check for check in checks if check.error or check.verdict.edits]
-            if self._vault is not None and seam.can(event.stage, Power.EDIT):
+            if self._vault is not None and not dry and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
+            if decision.verdict.action is Action.BLOCK and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
+                asked = [check.gate for check in checks]
+                await self._aside(lambda: self._settle(event, asked, Outcome("released")))
             if shown is not None and (shown.characters or shown.checks):
                 decision = self._after(decision, shown, began, seam)
-            return await self.recording(decision) if decision.checks else decision  # nobody was asked: nothing decided
+            # where nobody was asked, nothing was decided
+            return await self.recording(decision) if decision.checks and not dry else decision
         except PASS_THROUGH:
             self._settle(event, [check.gate for check in checks], Outcome("unknown"))
             raise
@@ -180,14 +220,12 @@ class Engine:
         """Keep that a text begins to be shown; what that failing means, if it is a block."""
         recorder, began = self._recorder, time.perf_counter()
         try:
-            if recorder is not None and recorder.blocking:
-                await self._asker.in_worker(lambda: recorder.opened(event), None)
-            elif recorder is not None:
-                recorder.opened(event)
+            if recorder is not None:
+                await self._aside(lambda: recorder.opened(event))
         except PASS_THROUGH:
             raise
         except Exception as error:  # noqa: BLE001 - as for any record
-            decision = self._unrecorded(self._conclude(event, [], began, seam), error)
+            decision = await self._unrecorded(self._conclude(event, [], began, seam), error)
             return decision if decision.blocked else None
         return None
 
@@ -289,13 +327,10 @@ class Engine:
             action = Action.FLAG  # the policy says so: `on_unenforceable: flag`
         shadow = self._settings.shadow
         held: tuple[str, ...] = ()
-        if event.stage in (Stage.MODEL, Stage.TOOL_CALL):
-            if verdict.action is Action.BLOCK:
-                self._settle(event, [check.gate for check in checks], Outcome("released"))
-            else:
-                held = self._holding(event.stage, checks)
+        if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
+            held = self._holding(event.stage, checks)
         return Decision(
-            id=f"{self._prefix}-{next(self._numbers)}",
+            id=f"{self.prefix}-{next(self._numbers)}",
             event=event,
             action=Action.ALLOW if shadow else action,
             verdict=verdict,
@@ -314,7 +349,8 @@ class Engine:
         if verdict.action is Action.BLOCK:
             return None
         asks = verdict.action is Action.ASK and not seam.can(stage, Power.ASK)
-        edits = bool(verdict.edits) and not seam.can(stage, Power.EDIT)
+        changes = bool(verdict.edits) or verdict.max_tokens is not None
+        edits = changes and not seam.can(stage, Power.EDIT)
         if not (asks or edits):
             return None
         return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
@@ -336,25 +372,36 @@ class Engine:
         recorder = self._recorder
         if recorder is not None:
             try:
-                if recorder.blocking:
-                    await self._asker.in_worker(lambda: recorder.record(decision), None)
-                else:
-                    recorder.record(decision)
+                await self._aside(lambda: recorder.record(decision))
             except PASS_THROUGH:
                 raise
             except Exception as error:  # noqa: BLE001 - a recorder that fails is itself a verdict
-                decision = self._unrecorded(decision, error)
+                decision = await self._unrecorded(decision, error)
+        with contextlib.suppress(Exception):  # what a verdict costs beside its effect cannot undo it
+            if decision.verdict.action is not Action.ALLOW and self._observing:
+                await self._aside(lambda: self._tell(decision))
         for observer in self.observers:
             with contextlib.suppress(Exception):  # watching must not change what is watched
                 observer(decision)
         return decision
 
-    def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
+    def _tell(self, decision: Decision) -> None:
+        for gate in self._observing:
+            gate.observe(decision)
+
+    async def _aside(self, call: Callable[[], object]) -> None:
+        """Call what uses the store: in a worker where it may wait, else here."""
+        if self._recorder is not None and self._recorder.blocking:
+            await self._asker.in_worker(call, None)
+        else:
+            call()
+
+    async def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
         code = error.code if isinstance(error, StoreError) else "ledger.failed"
         checks = (*decision.checks, Check("ledger", Verdict(self._settings.on_record_failure, code), 0.0, code))
         verdict, held = combine(checks), decision.held
         if verdict.action is Action.BLOCK and held:
-            self.settle(decision, Outcome("released"))
+            await self.settling(decision, Outcome("released"))
             held = ()
         action = Action.ALLOW if decision.shadow else verdict.action
         return replace(decision, verdict=verdict, action=action, checks=checks, held=held)

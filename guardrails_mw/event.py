@@ -91,6 +91,7 @@ class Where:
         task: checkpoint namespace; unique for a step of a graph and stable over a resume.
         agent: name of the agent or chain.
         span: id of the host's own run that a trace should hang the decision under.
+        turn: common to what the model asked for at once; empty where the host does not tell.
     """
 
     run: str = ""
@@ -98,6 +99,7 @@ class Where:
     task: str = ""
     agent: str = ""
     span: str = ""
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +113,21 @@ class ToolCall:
     """False when the model's arguments were not valid JSON; `args` is then empty."""
     known: bool = True
     """False when the host has no tool of that name."""
+    failed: bool = False
+    """At its result: the host says that the call ended with an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCall:
-    """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited."""
+    """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited.
+
+    `limitable` says whether its caller can limit the answer, or limit it further.
+    """
 
     name: str
     input_tokens: int = 0
     max_tokens: int = 0
+    limitable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from guardrails_mw.gate import Gate, GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
 from guardrails_mw.notices import Notice, notices
 from guardrails_mw.plan import Planned, build_gates, pace, plan, unlisted
-from guardrails_mw.policy import ApprovalPolicy, Policy, Rule, ToolPolicy, VaultPolicy
+from guardrails_mw.policy import Policy
 from guardrails_mw.seam import SEAMS, Power, Seam
+from guardrails_mw.sections import ApprovalPolicy, Rule, ToolPolicy, VaultPolicy
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.stream import Pace, flowing
 
@@ -114,7 +115,7 @@ class Explanation:
     Attributes:
         label: format version and content hash, as records show it.
         unlisted: what a tool means that is not named; empty where the policy says nothing about tools.
-        budgets: limits of a run by unit.
+        budgets: by name, whose each is, its limits and what follows.
         loops: repeats, and what follows; empty without loops.
         vault: how hidden values are kept, by key; empty where none come back.
         warnings: what is not guarded, and what is weaker than it may look.
@@ -143,11 +144,12 @@ class _Unopened(MemoryStore):
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
-        self._waits = policy.record.durability == "power" and policy.store != "memory:"
+        kind = policy.store.partition(":")[0]
+        self._waits = kind not in ("memory", "sqlite") or (policy.record.durability == "power" and kind != "memory")
 
     @property
     def blocking(self) -> bool:
-        """Whether the policy's store would wait for the disk."""
+        """Whether the policy's store would wait for a disk or a network."""
         return self._waits
 
 
@@ -259,7 +261,7 @@ def _terms(policy: Policy, name: str, tool: ToolPolicy) -> ToolTerms:
     may_ask = bool(tool.ask) or otherwise == "ask" or (policy.loops is not None and "ask" in policy.loops.then)
     checks = [key for key in ("args_schema", "result_schema") if getattr(tool, key) is not None]
     checks += [f"empty result: {tool.on_empty}"] if tool.on_empty != "allow" else []
-    checks += ["polls: loops are not counted"] if tool.polls else []
+    checks += [f"polls: {'without end' if tool.polls is True else tool.polls}"] if tool.polls else []
     checks += ["sees: raw"] if tool.sees == "raw" else []
     return ToolTerms(
         name=name,
@@ -279,13 +281,14 @@ def _rules(rules: Sequence[Rule]) -> tuple[tuple[str, str], ...]:
 
 
 def _budgets(policy: Policy) -> dict[str, str]:
-    """The limits that are set, in words: numbers as the policy wrote them."""
-    if policy.budgets is None:
-        return {}
-    run = policy.budgets.run
-    limits = {"usd": run.usd, "tokens": run.tokens, "model_calls": run.model_calls, "tool_calls": run.tool_calls}
-    limits |= {"seconds": run.seconds, "warn_at": run.warn_at}  # type: ignore[dict-item]
-    return {unit: f"{limit:g}" if isinstance(limit, float) else str(limit) for unit, limit in limits.items() if limit}
+    """Whose each budget is, and its limits, in the words of the policy."""
+    told: dict[str, str] = {}
+    for name, budget in policy.budgets.items():
+        set_ = budget.model_dump(exclude_defaults=True, exclude={"of", "per", "zone", "then", "tools"}) | budget.tools
+        limits = ", ".join(f"{unit} {limit:g}" for unit, limit in set_.items())
+        window = f" per {budget.per} ({budget.zone})" if budget.per else ""
+        told[name] = f"{budget.of or name}{window}: {limits}, then {budget.then}"
+    return told
 
 
 def _vault(policy: Policy) -> dict[str, object]:

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.event import Event, Stage
-from guardrails_mw.verdict import Outcome, Verdict
+from guardrails_mw.verdict import Decision, Outcome, Verdict
 
 __all__ = [
     "ALL_STAGES",
@@ -112,6 +112,9 @@ class Gate(ABC):
     max_reasks: int = 5
     """How often a seam may ask the model again when this gate sends an answer back."""
 
+    remembers: ClassVar[bool] = False
+    """Whether a check changes what later checks say; a scan of texts that never happened leaves such a gate out."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -155,9 +158,24 @@ class Gate(ABC):
 class HoldingGate(Gate):
     """A gate that reserves something when it allows, until the outcome is known."""
 
+    remembers: ClassVar[bool] = True
+    observes: bool = False
+
     @abstractmethod
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge or free what `check` reserved for this event. Called exactly once per permitted event."""
+
+    def grant(self, event: Event, code: str, by: str) -> None:
+        """A person has approved what `check` asked for.
+
+        Args:
+            event: the event that was asked about.
+            code: the reason code of that question.
+            by: id of the approval; told again, it grants nothing more.
+        """
+
+    def observe(self, decision: Decision) -> None:
+        """Told of every decision that did more than allow, once it is on record, where `observes` is set."""
 
 
 class GateTypes:

@@ -11,24 +11,24 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from guardrails_mw.approvals import Approvals
-from guardrails_mw.backlog import Backlog
+from guardrails_mw.building import Ground, build
 from guardrails_mw.document import Document
-from guardrails_mw.enforcer import Enforcer, Manners, Question
-from guardrails_mw.engine import Engine, Settings, Step
+from guardrails_mw.engine import Engine
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
+from guardrails_mw.files import noting
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
+from guardrails_mw.generation import Generation, Seat
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.plan import build_gates, pace, plan, process_of
-from guardrails_mw.policy import ApprovalPolicy, Policy, VaultPolicy
-from guardrails_mw.recorder import LedgerRecorder
-from guardrails_mw.redaction import Redactor
+from guardrails_mw.policy import Policy
+from guardrails_mw.reload import Reloading, Watcher
+from guardrails_mw.spend import Spend, spend
 from guardrails_mw.store import Store
 from guardrails_mw.stores import open_store
 from guardrails_mw.stream import Stream
-from guardrails_mw.vault import Vault, scope_of
-from guardrails_mw.verdict import Action, Decision, Outcome
+from guardrails_mw.vault import scope_of
+from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
 
 if TYPE_CHECKING:
@@ -42,13 +42,17 @@ if TYPE_CHECKING:
     from guardrails_mw.adapters.graph import Node, Nodes
     from guardrails_mw.adapters.host import Runs
     from guardrails_mw.adapters.middleware import GuardrailsMiddleware
+    from guardrails_mw.enforcer import Enforcer
     from guardrails_mw.event import Actor
+    from guardrails_mw.gate import Gate
     from guardrails_mw.telemetry.otel import Tracing
+    from guardrails_mw.vault import Vault
 
 __all__ = ["Guard"]
 
 V = TypeVar("V")
-_ON_ERROR = {"block": Action.BLOCK, "flag": Action.FLAG, "queue": Action.BLOCK, "unsafe_allow": Action.ALLOW}
+_MAX_ATTACHED = 64
+"""Sets of tools remembered that seams were attached to."""
 _SECRET = "secret"  # noqa: S105 - the name under which it is kept
 
 
@@ -82,44 +86,108 @@ class Guard:
         store: Store | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.policy = policy
-        if tools is not None:
-            check_names(policy.tools, tool_args(tools), complete=True)
-        self._all_tools_known = tools is not None
+        self._tools = None if tools is None else tool_args(tools)
+        self._attached: dict[frozenset[str], dict[str, list[str]]] = {}
+        self._check_known(policy)
         self.store = store or open_store(policy.store, policy.base, policy.record.durability)
-        self._secret = _shared_secret(self.store)
-        self.gates = build_gates(policy, types or GateTypes.installed(), self._secret)
-        """The gates that the policy names, built."""
-        redactor = Redactor([self.gates[name] for name in policy.record.redact])
         self.ledger = Ledger(self.store)
-        recorder = LedgerRecorder(
-            self.ledger, redactor, self._secret, policy.record.content == "redacted", self.store.blocking
-        )
-        self.approvals = Approvals(self.store, on_change=recorder.approval)
+        seat = self._seat = Seat()
+        self.approvals = Approvals(self.store, on_change=seat.approval)
         """Questions to people: `list`, `approve`, `reject`."""
-        self.vault = _vault(policy, self.store, self._secret)
-        """Hidden values that come back, if the policy has any."""
-        self.backlog = Backlog(self.store, policy.queue.most)
-        """Requests that wait for a gate to come back, where its `on_error` is `queue`."""
-        self.engine = Engine(self._plan(), _settings(policy), recorder, vault=self.vault, backlog=self.backlog)
-        self.enforcer = Enforcer(self.engine, self.approvals, redactor, _manners(policy))
+        secret = _shared_secret(self.store)
+        ground = Ground(types or GateTypes.installed(), self.store, secret, self.ledger, self.approvals, seat)
+        seat.generation = build(policy, ground)
+        self._reloading = Reloading(ground, self._check_known, self._told, owns_store=store is None)
+        self._watcher: Watcher | None = None
         self._runs: Runs | None = None
         self._lock = threading.Lock()
-        self.tracing = self._trace(redactor, os.environ if env is None else env)
+        self.tracing = self._trace(os.environ if env is None else env)
         """Where spans go, if the policy has traces."""
         self.warm()
 
     @classmethod
     def from_yaml(
-        cls, path: str | Path, *, tools: Sequence[object] | None = None, env: Mapping[str, str] | None = None
+        cls,
+        path: str | Path,
+        *,
+        tools: Sequence[object] | None = None,
+        env: Mapping[str, str] | None = None,
+        watch: bool | float = False,
     ) -> Guard:
-        """Load a policy file and put it to work. Raises `PolicyError` with file, line and field."""
-        types, document = GateTypes.installed(), Document.read(path, env)
-        policy = Policy.load(document, types, Path(path).resolve().parent)
-        try:
-            return cls(policy, tools=tools, types=types, env=env)
-        except PolicyError as error:
-            raise document.placed(error) from None
+        """Load a policy file and put it to work.
+
+        Args:
+            path: the file.
+            tools: all tools there are, so that the policy's tool and argument names can be checked now.
+            env: values for ``${NAME}`` in the file; the process's environment if left out.
+            watch: whether to `reload` by itself when the file, or one that it names, has changed and come to
+                rest; a number says how many seconds lie between two looks (True: 1.0). What cannot be loaded
+                is logged and recorded, and the policy stays as it was.
+
+        Raises:
+            PolicyError: with file, line and field.
+        """
+        if watch is not False and not watch > 0:
+            raise ValueError("watch is True or a number of seconds above 0")
+        types = GateTypes.installed()
+        with noting() as files:
+            document = Document.read(path, env)
+            policy = Policy.load(document, types, Path(path).resolve().parent)
+            try:
+                guard = cls(policy, tools=tools, types=types, env=env)
+            except PolicyError as error:
+                raise document.placed(error) from None
+        guard._reloading.read_from(path, env, files)
+        if watch:
+            guard._watcher = Watcher(guard._reloading, float(watch))
+        return guard
+
+    def reload(self, path: str | Path | None = None, *, policy: Policy | None = None) -> Policy:
+        """Put a changed policy to work, in everything that this guard was given to before.
+
+        The new policy is read, built and made warm beside the old one, written into the ledger (run ``guard``,
+        kind ``policy``), and takes over in one step. Each decision, each call of a model or a tool, each wrapped
+        chain and each opened stream ends under the policy it began under. A question that waits for a person
+        stays; the call is decided anew when its run goes on.
+
+        Args:
+            path: another file than before, for a guard from `from_yaml`; rule and schema files are read anew too.
+            policy: what to enforce, for a guard that was made from a `Policy`.
+
+        Returns:
+            The policy that is at work now.
+
+        Raises:
+            PolicyError: it cannot be put to work, does not fit the tools that this guard knows, or changes
+                `store`, `record.durability` or `traces`. The old policy is at work as before.
+            StoreError: the change cannot be recorded. The old policy is at work as before.
+        """
+        return self._reloading.reload(path, policy)
+
+    @property
+    def policy(self) -> Policy:
+        """What is enforced."""
+        return self._seat.generation.policy
+
+    @property
+    def gates(self) -> Mapping[str, Gate]:
+        """The gates that the policy names, built."""
+        return self._seat.generation.gates
+
+    @property
+    def engine(self) -> Engine:
+        """What asks the gates."""
+        return self._seat.generation.engine
+
+    @property
+    def enforcer(self) -> Enforcer:
+        """What seams decide by."""
+        return self._seat.generation.enforcer
+
+    @property
+    def vault(self) -> Vault | None:
+        """Hidden values that come back, if the policy has any."""
+        return self._seat.generation.vault
 
     def decide(self, event: Event) -> Decision:
         """Decide an event; carrying the decision out is the caller's."""
@@ -161,9 +229,20 @@ class Guard:
         """Delete all hidden values of a thread; its tokens then mean nothing. Returns how many there were."""
         return self.vault.forget(scope_of(Where(thread=thread), actor)) if self.vault else 0
 
+    def spend(self, by: str = "run", *, since: float = 0.0) -> list[Spend]:
+        """What was spent by run, thread, task, agent, actor, tenant, model, tool or day, the most expensive first.
+
+        Kept where the policy has `budgets` or `prices`. `since`: epoch seconds.
+
+        Raises:
+            ValueError: not one of those.
+            StoreError: the ledger cannot be read.
+        """
+        return spend(self.ledger, by, since)
+
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Say how a permitted model or tool call ended, when you carry decisions out yourself."""
-        self.engine.settle(decision, outcome)
+        self._seat.settling(decision).settle(decision, outcome)
 
     # the seams
 
@@ -172,25 +251,29 @@ class Guard:
         from guardrails_mw.adapters.callback import GuardrailsHandler
 
         first = [self.tracing.handler(inline=True)] if self.tracing else []  # it must see what the guard stops
-        return [*first, GuardrailsHandler(self.enforcer, self._host(), actor)]
+        return [*first, GuardrailsHandler(self._seat, self._host(), actor)]
 
     def traces(self) -> list[BaseCallbackHandler]:
         """Only the tracing handlers, for an agent or graph that is guarded by another seam."""
         return [self.tracing.handler()] if self.tracing else []
 
     def model(
-        self, model: BaseChatModel | Runnable[LanguageModelInput, AIMessage]
+        self, model: BaseChatModel | Runnable[LanguageModelInput, AIMessage], *, cheaper: BaseChatModel | None = None
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The chat model, guarded; takes its place anywhere. Guarding twice changes nothing."""
+        """The chat model, guarded; takes its place anywhere. Guarding twice changes nothing.
+
+        `cheaper` is called instead where a budget with ``then: cheaper`` is used up; of the same provider, because
+        it gets the same tools and arguments.
+        """
         from guardrails_mw.adapters.model import guard_model
 
-        return guard_model(model, self.enforcer, self._host())
+        return guard_model(model, self._seat, self._host(), cheaper=cheaper)
 
-    def middleware(self) -> GuardrailsMiddleware:
-        """A middleware for `create_agent` that guards the agent's model and tools."""
+    def middleware(self, *, cheaper: BaseChatModel | None = None) -> GuardrailsMiddleware:
+        """A middleware for `create_agent` that guards the agent's model and tools. `cheaper`: see `model`."""
         from guardrails_mw.adapters.middleware import GuardrailsMiddleware
 
-        return GuardrailsMiddleware(self.enforcer, self._host(), self._check_tools)
+        return GuardrailsMiddleware(self._seat, self._host(), self._check_tools, cheaper)
 
     def graph(self, graph: object, actor: Actor | None = None) -> GuardedGraph:
         """A compiled graph or agent whose input is decided before its first checkpoint is written.
@@ -200,13 +283,13 @@ class Guard:
         """
         from guardrails_mw.adapters.compiled import guard_graph
 
-        return guard_graph(graph, self.enforcer, self._host(), actor)
+        return guard_graph(graph, self._seat, self._host(), actor)
 
     def runnable(self, runnable: Runnable[object, object], actor: Actor | None = None) -> Runnable[object, object]:
         """An LCEL chain, guarded."""
         from guardrails_mw.adapters.runnable import GuardedRunnable
 
-        return GuardedRunnable(runnable, self.enforcer, self._host(), actor)
+        return GuardedRunnable(runnable, self._seat, self._host(), actor)
 
     def input_node(self, then: str, blocked: str = "__end__", key: str = "messages") -> Node:
         """A graph node that decides what was said last and goes to `then` or `blocked`."""
@@ -232,15 +315,16 @@ class Guard:
 
         A guard does this when it is made, so that loading is never charged to a request's deadline.
         """
-        for gate in self.gates.values():
-            gate.warm()
-        self.engine.start()
+        self._seat.generation.warm()
 
     def close(self, seconds: float = 3.0) -> None:
-        """Send what can be sent within the time, stop workers, close the store."""
+        """Stop watching, send what can be sent within the time, stop workers, close the store."""
+        if self._watcher:
+            self._watcher.close()
+        self._reloading.close()
         if self.tracing:
             self.tracing.close(seconds)
-        self.engine.close()
+        self._seat.close()
         self.store.close()
 
     def __enter__(self) -> Guard:
@@ -253,24 +337,13 @@ class Guard:
 
     # building
 
-    def _plan(self) -> dict[Stage, list[Step]]:
-        """The steps of every stage; a gate at several stages is one step, so it has one process."""
-        planned = plan(self.policy, self.gates, self.store, self._secret)
-        steps: dict[str, Step] = {}
-        for each in (each for stage in planned.values() for each in stage):
-            if each.gate.name not in steps:
-                patient = each.on_error == "queue" and self.policy.mode != "shadow"  # shadow mode delays nobody
-                terms = (each.deadline, _ON_ERROR[each.on_error], process_of(each.gate))
-                steps[each.gate.name] = Step(each.gate, *terms, self.policy.queue.within if patient else 0.0)
-        return {stage: [steps[each.gate.name] for each in gates] for stage, gates in planned.items()}
-
-    def _trace(self, redactor: Redactor, env: Mapping[str, str]) -> Tracing | None:
+    def _trace(self, env: Mapping[str, str]) -> Tracing | None:
         traces = self.policy.traces
         if not (traces.langfuse or traces.otlp):
             return None
         from guardrails_mw.telemetry import tracing_from_policy
 
-        tracing = tracing_from_policy(traces, redactor, env)
+        tracing = tracing_from_policy(traces, self._seat.generation.redactor, env)
         if tracing is not None:
             tracing.began, tracing.run_of = self._traced, lambda thread: self.store.get(f"trace:{thread}")
             self.engine.observers.append(tracing.observe)
@@ -286,16 +359,33 @@ class Guard:
 
         with self._lock:  # two of them would give one invocation two run ids
             if self._runs is None:
-                self._runs = Runs(self.store, self.enforcer.latch)
+                self._runs = Runs(self.store, self._seat.latch)
             return self._runs
 
     def _nodes(self) -> Nodes:
         from guardrails_mw.adapters.graph import Nodes
 
-        return Nodes(self.enforcer, self._host())
+        return Nodes(self._seat, self._host())
 
     def _check_tools(self, tools: Sequence[object]) -> None:
-        check_names(self.policy.tools, tool_args(tools), complete=not self._all_tools_known)
+        attached = tool_args(tools)
+        check_names(self.policy.tools, attached, complete=self._tools is None)
+        with self._lock:
+            self._attached.setdefault(frozenset(attached), attached)
+            while len(self._attached) > _MAX_ATTACHED:
+                del self._attached[next(iter(self._attached))]
+
+    def _check_known(self, policy: Policy) -> None:
+        """Compare a policy's names with all tools that this guard was told of or attached to."""
+        if self._tools is not None:
+            check_names(policy.tools, self._tools, complete=True)
+        for attached in list(self._attached.values()):
+            check_names(policy.tools, attached, complete=self._tools is None)
+
+    def _told(self, new: Generation) -> None:
+        """Redact traces as the policy says that is about to take office."""
+        if self.tracing is not None:
+            self.tracing.redact_by(new.redactor)
 
 
 def _shared_secret(store: Store) -> bytes:
@@ -305,41 +395,3 @@ def _shared_secret(store: Store) -> bytes:
         store.swap(_SECRET, None, secrets.token_hex(32))
         found = store.get(_SECRET) or ""
     return bytes.fromhex(found)
-
-
-def _vault(policy: Policy, store: Store, secret: bytes) -> Vault | None:
-    """The vault of a policy that keeps values. Raises `PolicyError` when its package is missing."""
-    if not policy.keeps_values:
-        return None
-    terms = policy.vault or VaultPolicy()
-    key = terms.key.get_secret_value().encode() if terms.key else secret
-    try:
-        return Vault(store, key, terms.lifetime)
-    except ImportError:
-        raise PolicyError("tokens need the extra 'vault': pip install 'guardrails-mw[vault]'", field="vault") from None
-
-
-def _settings(policy: Policy) -> Settings:
-    return Settings(
-        policy=policy.label,
-        shadow=policy.mode == "shadow",
-        unchecked=Action[policy.unchecked.upper()],
-        on_unenforceable=Action[policy.on_unenforceable.upper()],
-        on_record_failure=Action[policy.record.on_failure.upper()],
-        pace=pace(policy),
-    )
-
-
-def _manners(policy: Policy) -> Manners:
-    on_block: dict[Stage | None, str] = {None: policy.on_block}
-    refusal: dict[Stage | None, str] = {None: policy.refusal}
-    for stage, own in policy.stages.items():
-        on_block[stage] = own.on_block or policy.on_block
-        refusal[stage] = own.refusal if own.refusal is not None else policy.refusal
-    questions = {name: _question(tool.approval or policy.approval, tool.tier) for name, tool in policy.tools.items()}
-    trusted = frozenset(name for name, tool in policy.tools.items() if tool.sees == "raw")
-    return Manners(on_block, refusal, policy.blocked_messages, questions, _question(policy.approval, ""), trusted)
-
-
-def _question(approval: ApprovalPolicy, tier: str) -> Question:
-    return Question(tier, approval.ask, approval.within)

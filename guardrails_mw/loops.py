@@ -1,48 +1,42 @@
-"""Loops: the same tool call that keeps giving the same result.
+"""Loops: an agent that does the same again and learns nothing.
 
-Calls alone do not tell a loop from polling, so results are compared too, with clocks, durations and ids taken
-out. This looks for one thing only: a call that came back with the same result again and again while nothing
-new was seen. It does not see a loop whose arguments change every time (a failing query that is rephrased),
-and a loop with something ever new in between (a real clock, a random number) looks like progress.
+One pure function over the last steps of a run. It knows five ways of going round:
+
+``repeat``: one call that keeps giving the same result. ``cycle``: two to six steps that come again in the same
+order. ``ping_pong``: agents that hand over to each other. ``same_error``: one tool that fails with the same error,
+whatever its arguments. ``no_news``: steps of which none brought anything that had not been seen, such as searches
+that are rephrased and find nothing; ``monologue`` where they were thoughts.
+
+What it takes for granted: a result that was never seen is progress, and so is a new call that does something. A
+loop with something ever new in between (a real clock with more digits than a time has, a random number) looks like
+progress.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-
-import re2
 
 from guardrails_mw.document import nearest
-from guardrails_mw.errors import PolicyError, StoreError
-from guardrails_mw.event import Json
-from guardrails_mw.ledger import canonical
+from guardrails_mw.errors import PolicyError
+from guardrails_mw.likeness import Step, Trait
 
-__all__ = ["WINDOW", "Loop", "LoopLimits", "Step", "call_key", "find_loop", "result_key"]
+__all__ = ["KINDS", "WINDOW", "Loop", "LoopLimits", "find_loop", "first_loop"]
 
 WINDOW = 32
 """How many steps back a loop is looked for."""
 
+KINDS = ("repeat", "cycle", "ping_pong", "same_error", "no_news", "monologue")
+"""The kinds of loops, as reason codes end."""
+
 _RUNGS = ("nudge", "ask", "block")
-_BOUND = 65_536  # characters of a result that are normalised; what follows is compared as it is
-_CHANGING = re2.compile(
-    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"  # uuid
-    r"|\b\d{4}-\d\d-\d\d(?:[t ]\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?:z|[+-]\d\d:?\d\d)?"  # date, date and time
-    r"|\b\d{1,2}:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?[ap]m\b|z)?"  # clock
-    r"|\b\d+(?:\.\d+)? ?(?:ns|us|µs|ms|s|secs?|seconds?|mins?|minutes?|h|hours?)\b"  # duration
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A tool call that ran, or one that was stopped and counts as if it had given the same result again.
-
-    An empty `result` equals nothing, not even another empty one.
-    """
-
-    call: str
-    result: str
+_PERIODS = 6
+_PATIENCE = 2  # how many repetitions more a tool may have that waits for something
+_HARDER = 2  # how many less one that has an effect
+_THROUGH_NEWS = 8  # one call with one error, whatever else happens meanwhile
+_FUTILE = Trait.FAILED | Trait.EMPTY | Trait.TALK | Trait.HANDOVER  # other arguments make no difference
+_STALE, _NEUTRAL = 3, 1  # weights of a step without news: known or empty-handed; new call, known answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +44,32 @@ class LoopLimits:
     """When a repetition is a loop, and what is done about it.
 
     Attributes:
-        repeats: same results after which the next same call is stopped for the first time.
-        then: what happens at that call, at the one after it, and so on; the last one stays.
+        repeats: same calls with the same result, one after the other.
+        cycles: times that several steps come in the same order.
+        errors: failures of one tool with the same error.
+        no_news: steps without anything new.
+        steps: tool calls of a run, whatever they bring; None is no cap.
+        seconds: from a run's first tool call on, waiting for people included; None is no cap.
+        then: what happens at the next call that would go on with it, at the one after it, and so on; the last one
+            stays.
 
     Raises:
-        PolicyError: fewer than 2 repeats, or a rung that does not exist.
+        PolicyError: a number out of range, or a rung that does not exist.
     """
 
-    repeats: int = 3
+    repeats: int = 5
+    cycles: int = 3
+    errors: int = 6
+    no_news: int = 8
+    steps: int | None = None
+    seconds: float | None = None
     then: tuple[str, ...] = _RUNGS
 
     def __post_init__(self) -> None:
-        if not 2 <= self.repeats < WINDOW - len(_RUNGS):
-            raise PolicyError(f"repeats is 2 to {WINDOW - len(_RUNGS) - 1}", field="loops.repeats")
+        ranges = {"repeats": 20, "cycles": 5, "errors": 20, "no_news": 20}
+        for name, most in ranges.items():
+            if not 2 <= getattr(self, name) <= most:
+                raise PolicyError(f"{name} is 2 to {most}", field=f"loops.{name}")
         for rung in self.then:
             if rung not in _RUNGS:
                 raise PolicyError(f"unknown rung {rung!r}: {nearest(rung, list(_RUNGS))}", field="loops.then")
@@ -70,89 +77,155 @@ class LoopLimits:
             raise PolicyError(f"empty; {nearest('', list(_RUNGS))}", field="loops.then")
 
 
+_DEFAULT = LoopLimits()
+
+
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """A call that would only repeat: how often it gave the same result, and what is done about it now."""
+    """What goes round.
 
+    Attributes:
+        kind: one of `KINDS`.
+        count: how often: repetitions of a call, rounds of a cycle, failures, steps without news.
+        since: how many steps back from the end it began.
+        calls: hashes of the calls that would go on with it.
+        tools: hashes of the tools of which any call would, whatever its arguments.
+    """
+
+    kind: str
     count: int
-    rung: str
+    since: int
+    calls: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
+
+    def goes_on(self, tool: str, call: str) -> bool:
+        """Whether a call would only go on with the loop."""
+        return call in self.calls or tool in self.tools
 
 
-def find_loop(steps: Sequence[Step], call: str, limits: LoopLimits) -> Loop | None:
-    """Whether the next call would continue a loop.
+def find_loop(steps: Sequence[Step], limits: LoopLimits = _DEFAULT) -> Loop | None:
+    """The loop that the last step completes or goes on with, None if there is none.
 
-    Counts, going back through the last `WINDOW` steps, how often this call gave the result that it gave
-    last. The count ends where it gave another result, and where a step was new: another call or result
-    that had not been in the window before.
+    Looks at the last `WINDOW` steps; takes time linear in their number.
 
-    >>> steps = [Step("search x", "nothing"), Step("read y", "text")] * 3
-    >>> find_loop(steps, "search x", LoopLimits(repeats=2))
-    Loop(count=2, rung='nudge')
-    >>> find_loop([*steps, Step("read z", "more")], "search x", LoopLimits(repeats=2)) is None
+    >>> look, find = Step("search", "search x", "nothing"), Step("find", "find x", "none")
+    >>> find_loop([look] * 5).kind
+    'repeat'
+    >>> find_loop([look, find] * 3).kind
+    'cycle'
+    >>> find_loop([*[look, find] * 3, Step("read", "read y", "news")]) is None
     True
     """
     window = steps[-WINDOW:]
-    first: dict[Step, int] = {}
-    for index, step in enumerate(window):
-        first.setdefault(step, index)
-    result, count = "", 0
-    for index in range(len(window) - 1, -1, -1):
-        step = window[index]
-        if step.call == call:
-            if not step.result or step.result != (result or step.result):
-                break
-            result, count = step.result, count + 1
-        elif first[step] == index or not step.result:
+    last = window[-1] if window else None
+    if last is None or not any(step.result == last.result and step.tool == last.tool for step in window[:-1]):
+        return None  # it brought something new
+    return _cycle(window, limits) or _same_error(window, limits) or _no_news(window, limits)
+
+
+def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[int, Loop] | None:
+    """The first step (from 1) that completes a loop, with the loop; None if none does. Keeps `WINDOW` steps.
+
+    >>> first_loop([Step("t", "c", "r")] * 9)[0]
+    5
+    """
+    window: deque[Step] = deque(maxlen=WINDOW)
+    for number, step in enumerate(steps, start=1):
+        window.append(step)
+        if (loop := find_loop(list(window), limits)) is not None:
+            return number, loop
+    return None
+
+
+def _same(one: Step, other: Step) -> bool:
+    return one.result == other.result and one.call == other.call and one.tool == other.tool and one.result != ""
+
+
+def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+    """The shortest period in which the window ends."""
+    size = len(window)
+    for period in range(1, min(_PERIODS, size // 2) + 1):
+        length, index = period, size - 1 - period
+        while index >= 0 and _same(window[index], window[index + period]):
+            length, index = length + 1, index - 1
+        turn = window[-period:]
+        if length < 2 * period or length // period < _rounds(turn, limits):
+            continue
+        together = Trait.HANDOVER
+        for step in turn:
+            together &= step.traits
+        kind = "repeat" if period == 1 else "ping_pong" if together else "cycle"
+        return Loop(kind, length // period, length, calls=frozenset({turn[0].call}))
+    return None
+
+
+def _rounds(turn: Sequence[Step], limits: LoopLimits) -> int:
+    """How often these steps have to come to be a loop."""
+    wanted = limits.repeats if len(turn) == 1 else limits.cycles
+    traits = Trait.NONE
+    for step in turn:
+        traits |= step.traits
+    if patience := max(step.patience for step in turn):
+        return patience
+    if traits & Trait.EFFECT:
+        return max(2, wanted - _HARDER)
+    return wanted + _PATIENCE if traits & Trait.WAITING else wanted
+
+
+def _same_error(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+    """One tool that fails with one error; what other tools bring meanwhile counts for it."""
+    last = window[-1]
+    if not last.traits & Trait.FAILED or last.patience:
+        return None
+    news = _news(window)
+    count = calls = since = 0
+    fresh = False
+    for back, step in enumerate(reversed(window), start=1):
+        if step.tool != last.tool:
+            fresh = fresh or news[-back] == 0
+        elif step.result != last.result or not step.traits & Trait.FAILED:
             break
-    if count < limits.repeats:
+        else:
+            count, calls = count + (not fresh), calls + (step.call == last.call)
+            since = since if fresh and calls < _THROUGH_NEWS else back
+    wanted = limits.errors + (1 if last.traits & Trait.WAITING else 0)
+    if count >= wanted or calls >= max(_THROUGH_NEWS, limits.errors):
+        return Loop("same_error", max(count, calls), since, tools=frozenset({last.tool}))
+    return None
+
+
+def _no_news(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+    """Steps at the end of the window that brought nothing new."""
+    total = count = 0
+    calls: set[str] = set()
+    tools: set[str] = set()
+    talk = Trait.TALK
+    for weight, step in zip(reversed(_news(window)), reversed(window), strict=True):
+        if weight == 0 or step.patience:
+            break
+        total, count, talk = total + weight, count + 1, talk & step.traits
+        calls.add(step.call)
+        if weight == _NEUTRAL or step.traits & _FUTILE:
+            tools.add(step.tool)
+    if total < limits.no_news * _STALE:
         return None
-    return Loop(count, limits.then[min(count - limits.repeats, len(limits.then) - 1)])
+    return Loop("monologue" if talk else "no_news", count, count, frozenset(calls), frozenset(tools))
 
 
-def call_key(tool: str, args: Mapping[str, Json], secret: bytes = b"") -> str:
-    """A hash of a call that does not depend on key order, letter case or white space in its texts.
-
-    >>> call_key("search", {"q": " Same  words", "n": 1}) == call_key("search", {"n": 1, "q": "same words "})
-    True
-    """
-    return _digest(_text([tool, _folded(args)]) or "", secret)
-
-
-def result_key(value: object, secret: bytes = b"") -> str:
-    """A hash of a result without clocks, dates, durations and uuids; empty if it cannot be compared.
-
-    >>> result_key("none (took 51 ms at 12:00:00)") == result_key("None (took 7ms at 12:00:09)")
-    True
-    >>> result_key("10%") == result_key("20%")
-    False
-    """
-    text = value if isinstance(value, str) else _text(value)
-    if text is None:
-        return ""
-    head = " ".join(text[:_BOUND].casefold().split())
-    return _digest(str(_CHANGING.sub("#", _encodable(head))) + "\n" + text[_BOUND:], secret)
-
-
-def _folded(value: Json) -> Json:
-    if isinstance(value, str):
-        return " ".join(value.split()).casefold()
-    if isinstance(value, Mapping):
-        return {str(key): _folded(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return [_folded(item) for item in value]
-    return value
-
-
-def _text(value: object) -> str | None:
-    try:
-        return canonical(value)
-    except StoreError:
-        return None
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
-
-
-def _digest(text: str, secret: bytes) -> str:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16, key=secret[:64]).hexdigest()
+def _news(window: Sequence[Step]) -> list[int]:
+    """For each step, 0 if it was progress, else how much it weighs that it was not."""
+    results: set[tuple[str, str]] = set()
+    calls: set[str] = set()
+    weights: list[int] = []
+    for step in window:
+        answer = (step.tool, step.result)
+        if not step.result or answer not in results:
+            weight = 0
+        elif step.call in calls or step.traits & _FUTILE:
+            weight = _STALE
+        else:
+            weight = 0 if step.traits & Trait.ACTED else _NEUTRAL
+        results.add(answer)
+        calls.add(step.call)
+        weights.append(weight)
+    return weights

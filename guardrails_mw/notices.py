@@ -47,7 +47,7 @@ def _unguarded(policy: Policy, plan: Plan) -> Iterator[Notice]:
     if Stage.MODEL in policy.stages:
         text = "gates at the model stage see the call, not what is sent: list them at input and tool_result"
         yield Notice("stage.model", text)
-    if policy.budgets is None:
+    if not policy.budgets:
         yield Notice("budgets", "no budgets: nothing limits what a run may use up")
     if policy.loops is None:
         yield Notice("loops", "no loops: a call that keeps giving the same result is not stopped")

@@ -8,21 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from guardrails_mw.budget import Limits
+from guardrails_mw.budget import Budget, Terms
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import Cost, Gate, GateTypes, Site
-from guardrails_mw.gates.limits import BudgetGate, LoopsGate
+from guardrails_mw.gates.budget import BudgetGate
+from guardrails_mw.gates.loops import LoopsGate
 from guardrails_mw.gates.tools import ToolsGate
+from guardrails_mw.ledger import Ledger
+from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
 from guardrails_mw.policy import Policy
+from guardrails_mw.price_list import GenaiPrices
 from guardrails_mw.prices import Prices
+from guardrails_mw.sections import LoopsPolicy, ToolPolicy, limits_of
 from guardrails_mw.store import Store
 from guardrails_mw.stream import Pace
 from guardrails_mw.verdict import Action
 from guardrails_mw.workers import IsolatedWorker
 
-__all__ = ["Planned", "build_gates", "pace", "plan", "process_of", "unlisted"]
+__all__ = ["Planned", "build_gates", "habits", "loop_limits", "pace", "plan", "process_of", "unlisted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ def build_gates(policy: Policy, types: GateTypes, secret: bytes) -> dict[str, Ga
         try:
             gates[name] = types.get(config.type).build(config, Site(name, policy.base, secret))
         except PolicyError as error:
+            for gate in gates.values():
+                gate.close()
             own = error.field.removeprefix(f"gates.{name}").lstrip(".")
             field = ".".join(part for part in ("gates", name, own) if part)
             raise PolicyError(error.problem, file=error.file, line=error.line, field=field) from None
@@ -80,6 +87,24 @@ def unlisted(policy: Policy) -> Action:
     return Action[(policy.default_tool or ("block" if policy.tools else "allow")).upper()]
 
 
+def loop_limits(loops: LoopsPolicy) -> LoopLimits:
+    """When a repetition is a loop, as a policy says."""
+    return LoopLimits(
+        repeats=loops.repeats,
+        cycles=loops.cycles,
+        errors=loops.errors,
+        no_news=loops.no_news,
+        steps=loops.steps,
+        seconds=loops.seconds,
+        then=tuple(loops.then),
+    )
+
+
+def habits(tool: ToolPolicy) -> Habits:
+    """What a policy says about how a tool is called."""
+    return Habits(tool.polls, tool.effect, tuple(tool.key))
+
+
 def process_of(gate: Gate) -> IsolatedWorker | None:
     """The process that a gate runs in, not started; None for a gate that runs in this one."""
     if gate.cost is not Cost.ISOLATED:
@@ -106,23 +131,27 @@ def _before(policy: Policy, store: Store, secret: bytes) -> list[Gate]:
         tiers: dict[str, Action] = {tier: Action[answer.upper()] for tier, answer in policy.tiers.items()}
         found.append(ToolsGate(policy.tools, unlisted(policy), tiers, policy.base))
     if policy.loops:
-        limits = LoopLimits(policy.loops.repeats, tuple(policy.loops.then))
-        polls = [name for name, tool in policy.tools.items() if tool.polls]
-        found.append(LoopsGate("loops", store, limits, polls=polls, prefix=_prefix(policy), secret=secret))
+        known = {name: habits(tool) for name, tool in policy.tools.items()}
+        limits, prefix = loop_limits(policy.loops), _prefix(policy)
+        found.append(LoopsGate("loops", store, limits, habits=known, prefix=prefix, secret=secret))
     return found
 
 
 def _after(policy: Policy, store: Store) -> list[Gate]:
-    if policy.budgets is None:
+    if not (policy.budgets or policy.prices or policy.price_list):
         return []
-    run = policy.budgets.run
-    limits = Limits(
-        usd_micro=int(run.usd * 1_000_000) if run.usd is not None else None,
-        tokens=run.tokens,
-        model_calls=run.model_calls,
-        tool_calls=run.tool_calls,
-        milliseconds=int(run.seconds * 1000) if run.seconds is not None else None,
-        warn_at=run.warn_at,
+    table = {name: {key: str(cost) for key, cost in each if cost is not None} for name, each in policy.prices.items()}
+    prices = Prices(table, GenaiPrices() if policy.price_list else None)
+    reserve = policy.reserve
+    terms = Terms(
+        output=reserve.output_tokens,
+        least=reserve.least_output_tokens,
+        ttl=reserve.lasts,
+        unpriced=reserve.unknown_price == "allow",
+        points={name: tool.risk for name, tool in policy.tools.items()},
     )
-    prices = Prices({name: {"input": str(p.input), "output": str(p.output)} for name, p in policy.prices.items()})
-    return [BudgetGate("budget", store, limits, prices, prefix=_prefix(policy), assume_output=run.assume_output)]
+    limits = [limits_of(name, budget) for name, budget in policy.budgets.items()]
+    points = {Action.FLAG: policy.risk.flag, Action.ASK: policy.risk.ask, Action.BLOCK: policy.risk.block}
+    budget = Budget(store, limits, prices, terms, _prefix(policy))
+    asks = any(each.then == "ask" for each in limits)
+    return [BudgetGate("budget", budget, blocking=store.blocking, ledger=Ledger(store), points=points, asks=asks)]

@@ -9,247 +9,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetPydanticSchema,
-    PrivateAttr,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.json_schema import SkipJsonSchema
-from pydantic_core import core_schema
 
-from guardrails_mw.condition import Condition
+from guardrails_mw.account import KINDS
 from guardrails_mw.diagnostics import explained, together
 from guardrails_mw.document import Document, nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Path as Loc
 from guardrails_mw.event import Stage
 from guardrails_mw.gate import GateConfig, GateTypes
+from guardrails_mw.sections import (
+    Answer,
+    ApprovalPolicy,
+    BudgetPolicy,
+    LoopsPolicy,
+    Price,
+    QueuePolicy,
+    RecordPolicy,
+    ReservePolicy,
+    RiskPolicy,
+    Section,
+    StagePolicy,
+    StreamPolicy,
+    ToolPolicy,
+    TracesPolicy,
+    VaultPolicy,
+    limits_of,
+)
 
-__all__ = [
-    "ApprovalPolicy",
-    "LoopsPolicy",
-    "Otlp",
-    "Policy",
-    "Price",
-    "QueuePolicy",
-    "RecordPolicy",
-    "Rule",
-    "RunBudget",
-    "StagePolicy",
-    "StreamPolicy",
-    "ToolPolicy",
-    "TracesPolicy",
-    "VaultPolicy",
-]
-
-Answer = Literal["allow", "flag", "ask", "block"]
-
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+__all__ = ["Policy"]
 
 
-def _duration(value: object) -> float:
-    match = _DURATION.match(value) if isinstance(value, str) else None
-    if not match:
-        raise ValueError("a duration is a number and a unit: 500ms, 30s, 30m, 2h, 7d")
-    return float(match.group(1)) * _SECONDS[match.group(2)]
-
-
-def _condition(value: object) -> Condition:
-    if isinstance(value, Condition):
-        return value
-    if not isinstance(value, str):
-        raise ValueError("a condition is a text, for example: args.amount > 100")  # noqa: TRY004 - pydantic wants ValueError
-    return Condition(value)
-
-
-Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=str)]
-ConditionText = Annotated[
-    Condition,
-    GetPydanticSchema(
-        lambda _source, _handler: core_schema.no_info_plain_validator_function(
-            _condition, json_schema_input_schema=core_schema.str_schema()
-        )
-    ),
-]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
-
-
-class Rule(_Section):
-    """A condition on a tool call and the reason code it gives."""
-
-    condition: ConditionText = Field(alias="if")
-    """When the rule applies, for example ``args.amount > 100``."""
-    because: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
-    """The reason code that people and records see."""
-
-
-class ApprovalPolicy(_Section):
-    """How a person is asked."""
-
-    ask: str = ""
-    """Who should answer; shown to them, for example ``support-lead``."""
-    within: Duration = 1800.0
-    """How long the question stays open."""
-    on_timeout: list[Literal["block"]] = Field(default=["block"], min_length=1)
-    """What happens when nobody answers in time, in this order."""
-
-
-class ToolPolicy(_Section):
-    """What one tool may do."""
-
-    tier: Literal["read", "write", "privileged"] = "read"
-    """How much harm it can do; `tiers` says what that means."""
-    roles: list[str] = []
-    """Roles of which the actor needs one. Nobody without an actor has any."""
-    ask: list[Rule] = []
-    """When a person has to approve the call."""
-    block: list[Rule] = []
-    """When the call must not happen."""
-    approval: ApprovalPolicy | None = None
-    """How a person is asked about this tool; the policy's own `approval` if left out."""
-    args_schema: str | dict[str, object] | None = None
-    """JSON Schema of the arguments: a file or a mapping."""
-    result_schema: str | dict[str, object] | None = None
-    """JSON Schema of the result: a file or a mapping."""
-    on_empty: Literal["allow", "flag", "block"] = "allow"
-    """What an empty result means."""
-    sees: Literal["tokens", "raw"] = "tokens"
-    """``raw``: the tool runs with real values where the model wrote tokens. Rules and reviewers see tokens."""
-    polls: bool = False
-    """Whether calling it again with the same arguments is its normal use; loops are then not counted."""
-
-
-class RunBudget(_Section):
-    """What one run may use up. A limit that is left out does not exist."""
-
-    usd: Decimal | None = Field(default=None, gt=0)
-    """Money, in US dollars; needs `prices`."""
-    tokens: int | None = Field(default=None, gt=0)
-    """Tokens in and out."""
-    model_calls: int | None = Field(default=None, gt=0)
-    """Calls to models, retries included."""
-    tool_calls: int | None = Field(default=None, gt=0)
-    """Calls to tools."""
-    seconds: float | None = Field(default=None, gt=0)
-    """Time spent in model and tool calls; waiting for a person does not count."""
-    warn_at: float | None = Field(default=None, gt=0, lt=1)
-    """Flag from this share of a limit on."""
-    assume_output: int = Field(default=1024, gt=0)
-    """Output tokens to reserve for a call that names no maximum."""
-
-
-class Budgets(_Section):
-    """Limits by scope."""
-
-    run: RunBudget
-    """One top-level invocation together with its resumes."""
-
-
-class Price(_Section):
-    """What a model costs, in US dollars per million tokens."""
-
-    input: Decimal = Field(ge=0)
-    """Of a million tokens that go in."""
-    output: Decimal = Field(ge=0)
-    """Of a million tokens that come out."""
-
-
-class LoopsPolicy(_Section):
-    """When repeating becomes a loop."""
-
-    repeats: int = Field(default=3, ge=2, le=20)
-    """How often the same call may give the same result."""
-    then: list[Literal["nudge", "ask", "block"]] = Field(default=["nudge", "ask", "block"], min_length=1)
-    """What happens at that count, at the next, and from there on."""
-
-
-class RecordPolicy(_Section):
-    """What the ledger keeps."""
-
-    redact: list[str] = []
-    """Gates whose findings are removed from everything recorded or traced."""
-    content: Literal["redacted", "none"] = "redacted"
-    """Whether contents are recorded at all."""
-    durability: Literal["process", "power"] = "process"
-    """What a record survives: the end of the process, or also a power cut."""
-    on_failure: Literal["block", "flag"] = "block"
-    """What it means when a decision cannot be recorded."""
-
-
-class VaultPolicy(_Section):
-    """Where values are kept that gates with ``style: token`` hid."""
-
-    key: SecretStr | None = Field(default=None, min_length=32)
-    """What values are encrypted by, from the environment: ``${GUARDRAILS_VAULT_KEY}``. Left out, a key in the store."""
-    lifetime: Duration = Field(default=604800.0, gt=0)
-    """How long a value is kept after it was last hidden."""
-
-
-class Otlp(_Section):
-    """An OpenTelemetry endpoint."""
-
-    endpoint: str = Field(pattern=r"^https?://")
-    """Full URL for traces, for example ``http://localhost:6006/v1/traces``."""
-    headers: dict[str, str] = {}
-    """Extra headers; take keys from the environment: ``${PHOENIX_KEY}``."""
-
-
-class TracesPolicy(_Section):
-    """Where traces go."""
-
-    langfuse: bool = False
-    """Send to Langfuse: LANGFUSE_BASE_URL, LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY in the environment."""
-    otlp: list[Otlp] = []
-    """Any other OpenTelemetry endpoints."""
-    content: Literal["redacted", "none"] = "redacted"
-    """Whether spans carry what was said, after redaction, or no content."""
-
-
-class StreamPolicy(_Section):
-    """How classifiers look at text that is streamed; gates with bounds look at all of it as it comes."""
-
-    every_tokens: int = Field(default=64, ge=8, le=4096)
-    """With ``hold: window``, how much arrives before a classifier is asked again; a token is four characters."""
-    hold: Literal["window", "all"] = "all"
-    """``window``: what a classifier agreed to is shown, though what follows may change its mind."""
-
-
-class QueuePolicy(_Section):
-    """How requests wait for a gate that fails, where `on_error` is `queue`."""
-
-    within: Duration = Field(default=30.0, gt=0, le=3600)
-    """How long a request waits, from the gate's first failure on; then it is blocked with the last failure's code."""
-    most: int = Field(default=64, ge=1, le=10_000)
-    """How many requests of a process may wait at once; who comes later is blocked with ``error.queue_full``."""
-
-
-class StagePolicy(_Section):
-    """What happens at one stage."""
-
-    gates: list[str] = Field(min_length=1)
-    """Names of gates, in the order they are asked."""
-    on_block: Literal["refuse", "raise"] | None = None
-    """Answer with a refusal or raise; the policy's own `on_block` if left out."""
-    refusal: str | None = None
-    """The refusal; the policy's own if left out."""
-
-
-class Policy(_Section):
+class Policy(Section):
     """A guardrails policy."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, title="Guardrails policy")
@@ -269,13 +65,14 @@ class Policy(_Section):
     on_block: Literal["refuse", "raise"] = "refuse"
     """Answer with a refusal, or raise `GuardrailBlocked`. Callbacks always raise."""
     refusal: str = "I can't help with that ({reason})."
-    """What the user sees instead of a blocked message; may hold ``{reason}``."""
+    """What the user sees instead of a blocked message; may hold ``{reason}`` and ``{partial}``: what the model had said
+    before a budget ended its turn."""
     blocked_messages: Literal["replace", "remove", "keep"] = "replace"
     """What stays in the conversation of a message that was blocked."""
     deadline_ms: float = Field(default=300.0, gt=0)
     """Time one gate may take for one check."""
-    store: str = "memory:"
-    """Where records, counters and approvals last: ``memory:`` or ``sqlite:///guardrails.db``."""
+    store: str = Field(default="memory:", repr=False)
+    """Where things last: ``memory:``, ``sqlite:///g.db``, ``postgresql://...`` or ``redis://...``; see `stores.md`."""
     record: RecordPolicy = RecordPolicy()
     """What the ledger keeps."""
     stream: StreamPolicy = StreamPolicy()
@@ -296,10 +93,16 @@ class Policy(_Section):
     """What each tool may do."""
     approval: ApprovalPolicy = ApprovalPolicy()
     """How people are asked."""
-    budgets: Budgets | None = None
-    """What may be used up."""
+    budgets: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")], BudgetPolicy] = {}
+    """What may be used up, by name: ``run``, ``tenant``, or any name with `of`. A call has to fit into all of them."""
+    reserve: ReservePolicy = ReservePolicy()
+    """What is held for a call before its cost is known."""
+    risk: RiskPolicy = RiskPolicy()
+    """Risk points that verdicts cost."""
     prices: dict[str, Price] = {}
     """Prices by model name; ``*`` stands for any ending."""
+    price_list: Literal["genai-prices"] | None = None
+    """Where prices come from that `prices` does not name; needs the extra ``prices``."""
     loops: LoopsPolicy | None = None
     """When repeating becomes a loop."""
 
@@ -417,6 +220,28 @@ def _cross_check(policy: Policy, types: GateTypes) -> list[tuple[Loc, str]]:
     problems += [(("gates", name), "no stage uses this gate") for name in policy.gates if name not in used]
     if not (policy.stages or policy.governs_tools or policy.budgets or policy.loops):
         problems.append(((), "nothing is guarded; name at least one of: stages, tools, budgets, loops"))
-    if policy.budgets and policy.budgets.run.usd is not None and not policy.prices:
-        problems.append((("budgets", "run", "usd"), "a limit in dollars needs prices; add the section prices"))
+    problems += _budget_problems(policy)
+    return problems
+
+
+def _budget_problems(policy: Policy) -> list[tuple[Loc, str]]:
+    problems: list[tuple[Loc, str]] = []
+    for name, budget in policy.budgets.items():
+        if budget.of is None and name not in KINDS:
+            problems.append(
+                (("budgets", name), f"whose budget is it? name it so, or say `of`; {nearest(name, list(KINDS))}")
+            )
+        else:
+            try:
+                if not limits_of(name, budget).caps and budget.wall is None:
+                    problems.append((("budgets", name), "a budget needs a limit, such as model_calls"))
+            except PolicyError as error:
+                problems.append((("budgets", name, error.field), error.problem))
+        if budget.usd is not None and not (policy.prices or policy.price_list):
+            problems.append((("budgets", name, "usd"), "a limit in dollars needs prices; add the section prices"))
+        problems += [
+            (("budgets", name, "tools", tool), f"unknown tool; {nearest(tool, sorted(policy.tools))}")
+            for tool in budget.tools
+            if policy.tools and tool not in policy.tools
+        ]
     return problems

@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import Protocol
 
 import re2
 
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
+from guardrails_mw.verdict import Usage
 
-__all__ = ["Prices"]
+__all__ = ["PriceList", "Prices"]
 
 _DIGITS = 12
 _MAX = 10**9
 _SCALE: int = 10**_DIGITS
-_KEYS = ["input", "output"]
+_KEYS = ("input", "output")
+_MORE = {
+    "cached_input": "input",
+    "cache_write": "input",
+    "audio_input": "input",
+    "reasoning": "output",
+    "audio_output": "output",
+}
+"""Prices that may be left out, and what they are then."""
+
+
+class PriceList(Protocol):
+    """Prices that somebody keeps up to date."""
+
+    def cost(self, model: str, usage: Usage) -> int | None:
+        """Micro-dollars, rounded up; None when the price is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """What a model costs, in 10^-12 dollars per million tokens."""
+
+    input: int
+    output: int
+    cached_input: int
+    cache_write: int
+    audio_input: int
+    reasoning: int
+    audio_output: int
+
+    def cost(self, used: Usage) -> int:
+        plain_in = used.input_tokens - used.cached_tokens - used.cache_write_tokens - used.audio_input_tokens
+        plain_out = used.output_tokens - used.reasoning_tokens - used.audio_output_tokens
+        total = self.input * max(0, plain_in) + self.output * max(0, plain_out)
+        total += self.cached_input * used.cached_tokens + self.cache_write * used.cache_write_tokens
+        total += self.audio_input * used.audio_input_tokens + self.audio_output * used.audio_output_tokens
+        return -(-(total + self.reasoning * used.reasoning_tokens) // _SCALE)
 
 
 class Prices:
@@ -27,43 +66,56 @@ class Prices:
     in the alphabet. Upper and lower case differ.
 
     Args:
-        table: per name ``{input, output}``: US dollars per million tokens, best written as decimal texts.
+        table: per name ``{input, output}``: US dollars per million tokens, best written as decimal texts. There may
+            be ``cached_input``, ``cache_write`` and ``audio_input`` (as input where left out), ``reasoning`` and
+            ``audio_output`` (as output where left out).
+        others: asked about models that the table does not name.
 
     Raises:
         PolicyError: not such a table.
 
     >>> prices = Prices({"m*": {"input": "2.50", "output": "10"}, "m-mini*": {"input": "0.15", "output": "0.6"}})
-    >>> prices.cost("m-mini-2024", input_tokens=1000, output_tokens=1)  # 150 + 0.6 micro-dollars, rounded up
+    >>> prices.cost("m-mini-2024", Usage(1000, 1))  # 150 + 0.6 micro-dollars, rounded up
     151
-    >>> prices.cost("other", 1, 1) is None
+    >>> prices.cost("other", Usage(1, 1)) is None
     True
     """
 
-    def __init__(self, table: Mapping[str, Mapping[str, Decimal | str | int | float]]) -> None:
+    def __init__(
+        self,
+        table: Mapping[str, Mapping[str, Decimal | str | int | float]],
+        others: PriceList | None = None,
+    ) -> None:
+        self._others = others
         rates = {name: _rates(name, entry) for name, entry in table.items()}
         globs = sorted((name for name in rates if set(name) & set("*?")), key=_specificity)
         patterns = [(re2.compile(_pattern(name)), rates[name]) for name in globs]
 
         @lru_cache(maxsize=256)
-        def find(model: str) -> tuple[int, int] | None:
+        def find(model: str) -> _Rates | None:
             exact = rates.get(model)
             return exact or next((rate for pattern, rate in patterns if pattern.fullmatch(model)), None)
 
         self._find = find
 
-    def knows(self, model: str) -> bool:
-        """Whether there is a price for this model."""
-        return self._find(model) is not None
-
-    def cost(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+    def cost(self, model: str, usage: Usage) -> int | None:
         """Micro-dollars, rounded up, so that no use is free; None when the price is unknown.
 
         A dollar per million tokens is a micro-dollar per token. The arithmetic is in integers throughout.
         """
-        rate = self._find(model)
-        if rate is None:
-            return None
-        return -(-(rate[0] * input_tokens + rate[1] * output_tokens) // _SCALE)
+        rates = self._find(model)
+        if rates is not None:
+            return rates.cost(usage)
+        return self._others.cost(model, usage) if self._others is not None else None
+
+    def output_for(self, model: str, input_tokens: int, left: int, most: int) -> int:
+        """The most output tokens, up to `most`, of a call that costs no more than `left`; -1 where none are."""
+        low, high = -1, most
+        while low < high:  # prices may have steps, but more output never costs less
+            middle = (low + high + 1) // 2
+            cost = self.cost(model, Usage(input_tokens, middle))
+            low, high = (middle, high) if cost is not None and cost <= left else (low, middle - 1)
+        return low
 
 
 def _specificity(name: str) -> tuple[int, int, str]:
@@ -75,17 +127,17 @@ def _pattern(name: str) -> str:
     return "(?s)" + "".join({"*": ".*", "?": "."}.get(char) or str(re2.escape(char)) for char in name)
 
 
-def _rates(name: str, entry: Mapping[str, Decimal | str | int | float]) -> tuple[int, int]:
-    """Both prices in 10^-12 dollars per million tokens."""
+def _rates(name: str, entry: Mapping[str, Decimal | str | int | float]) -> _Rates:
     if not isinstance(entry, Mapping):
         raise PolicyError("a price is a mapping {input, output}", field=f"prices.{name}")
     for key in entry:
-        if key not in _KEYS:
-            raise PolicyError(f"unknown key; {nearest(str(key), _KEYS)}", field=f"prices.{name}.{key}")
+        if key not in _KEYS and key not in _MORE:
+            raise PolicyError(f"unknown key; {nearest(str(key), [*_KEYS, *_MORE])}", field=f"prices.{name}.{key}")
     for key in _KEYS:
         if key not in entry:
             raise PolicyError("missing; write 0 if it is free", field=f"prices.{name}.{key}")
-    return _scaled(f"prices.{name}.input", entry["input"]), _scaled(f"prices.{name}.output", entry["output"])
+    rates = {key: _scaled(f"prices.{name}.{key}", entry[key]) for key in entry}
+    return _Rates(**{**{key: rates[usual] for key, usual in _MORE.items()}, **rates})
 
 
 def _scaled(field: str, value: object) -> int:

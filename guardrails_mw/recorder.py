@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 
 from guardrails_mw.approvals import Approval
@@ -13,7 +14,10 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
-__all__ = ["LedgerRecorder"]
+__all__ = ["GUARD", "LedgerRecorder"]
+
+GUARD = "guard"
+"""The run under which is kept what happens to the guard itself."""
 
 _MAX_CONTENT = 20_000
 """Characters of a content that are kept."""
@@ -84,19 +88,23 @@ class LedgerRecorder:
         key = f"{self._key(event)}|{event.stage}|{body['digest']}|restored"
         self._ledger.record(event.where.run or event.where.thread or "direct", key, "restored", body)
 
+    def reloaded(self, body: Mapping[str, object]) -> None:
+        """Keep that the policy was changed, or could not be. Raises `StoreError`."""
+        self._ledger.record(GUARD, "", "policy", body)
+
     def _body(self, decision: Decision, digest: str) -> dict[str, object]:
-        event = decision.event
+        event, verdict = decision.event, decision.verdict
         body: dict[str, object] = {
             "decision": decision.id,
             "stage": event.stage.value,
             "action": decision.action.word,
-            "verdict": decision.verdict.action.word,
+            "verdict": verdict.action.word,
             "gate": decision.gate,
-            "reason": decision.verdict.reason,
+            "reason": verdict.reason,
             "shadow": decision.shadow,
             "seam": decision.seam,
             "policy": decision.policy,
-            "edits": len(decision.verdict.edits),
+            "edits": len(verdict.edits),
             "checks": [_check(check) for check in decision.checks],
             "thread": event.where.thread,
             "agent": event.where.agent,
@@ -104,6 +112,8 @@ class LedgerRecorder:
             "digest": digest,
             "ms": round(decision.seconds * 1000, 3),
         }
+        if verdict.facts:
+            body["facts"] = dict(verdict.facts)
         if decision.shown:
             body["shown"] = decision.shown
         if isinstance(event.call, ToolCall):

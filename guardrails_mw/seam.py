@@ -68,7 +68,7 @@ MODEL = Seam(
     "model",
     {
         Stage.INPUT: _CHANGE,
-        Stage.MODEL: Power.BLOCK,
+        Stage.MODEL: _CHANGE,
         Stage.OUTPUT: _CHANGE,
         Stage.TOOL_CALL: _CHANGE,
         Stage.TOOL_RESULT: _CHANGE,
@@ -79,7 +79,7 @@ MIDDLEWARE = Seam(
     "middleware",
     {
         Stage.INPUT: _ALL,
-        Stage.MODEL: Power.BLOCK,
+        Stage.MODEL: _ALL,
         Stage.OUTPUT: _CHANGE,
         Stage.TOOL_CALL: _ALL,
         Stage.TOOL_RESULT: _CHANGE,

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Claim", "Entry", "Refusal", "RunSummary", "Store"]
+__all__ = ["Claim", "Entry", "Refusal", "RunSummary", "Store", "unit_of"]
+
+
+def unit_of(scope: str) -> str:
+    """What a scope is counted in: the part after its last colon.
+
+    >>> unit_of("tenant:acme:2026-11:usd")
+    'usd'
+    """
+    return scope.rpartition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,10 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Part of a reservation: `amount` (an integer, >= 0) under a scope that may never exceed `cap`."""
+    """Part of a reservation: `amount` (an integer, >= 0) under a scope that may never exceed `cap`.
+
+    A scope names whose budget it is and, after its last colon, in what unit: ``tenant:acme:2026-11:usd``.
+    """
 
     scope: str
     amount: int
@@ -82,7 +94,16 @@ class Store(Protocol):
         """
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
-        """Replace a hold by what was really used, per scope (0 where left out); False if not held."""
+        """Replace a hold by what was really used; False if not held.
+
+        Args:
+            key: the reservation's key.
+            amounts: per unit, which is what follows a scope's last colon; 0 where left out. Every scope that was
+                held in a unit is charged its amount, so who settles need not know which windows were held.
+        """
+
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key, so that it may be reserved anew; False if not held."""
 
     def used(self, scope: str) -> int:
         """Charged plus held."""

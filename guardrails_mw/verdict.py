@@ -61,6 +61,7 @@ class Remedy(StrEnum):
     REASK = "reask"
     NUDGE = "nudge"
     END = "end"
+    CHEAPER = "cheaper"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -97,6 +98,8 @@ class Verdict:
         score: detector score, compared with `threshold`.
         remedy: how a block ends, when it is not a plain refusal.
         note: text for the model that goes with a re-ask or nudge. Not recorded.
+        facts: figures that go with the reason, such as what is left of a budget; never content.
+        max_tokens: what the model's answer has to be limited to, at the stage `model`.
 
     >>> Verdict.block("override", score=1.4, threshold=1.0).action.word
     'block'
@@ -110,6 +113,8 @@ class Verdict:
     threshold: float | None = None
     remedy: Remedy = Remedy.REFUSE
     note: str = field(default="", repr=False)
+    facts: tuple[tuple[str, int | float], ...] = ()
+    max_tokens: int | None = None
 
     @classmethod
     def allow(
@@ -120,11 +125,12 @@ class Verdict:
         findings: Iterable[Finding] = (),
         score: float | None = None,
         threshold: float | None = None,
+        facts: tuple[tuple[str, int | float], ...] = (),
     ) -> Verdict:
         """Let it pass, perhaps edited."""
-        if not (reason or edits or findings or score is not None):
+        if not (reason or edits or findings or facts or score is not None):
             return ALLOWED
-        return cls(Action.ALLOW, reason, tuple(edits), tuple(findings), score, threshold)
+        return cls(Action.ALLOW, reason, tuple(edits), tuple(findings), score, threshold, facts=facts)
 
     @classmethod
     def flag(
@@ -135,9 +141,10 @@ class Verdict:
         findings: Iterable[Finding] = (),
         score: float | None = None,
         threshold: float | None = None,
+        facts: tuple[tuple[str, int | float], ...] = (),
     ) -> Verdict:
         """Let it pass, and say on record that it looked wrong."""
-        return cls(Action.FLAG, reason, tuple(edits), tuple(findings), score, threshold)
+        return cls(Action.FLAG, reason, tuple(edits), tuple(findings), score, threshold, facts=facts)
 
     @classmethod
     def ask(
@@ -148,9 +155,10 @@ class Verdict:
         findings: Iterable[Finding] = (),
         score: float | None = None,
         threshold: float | None = None,
+        facts: tuple[tuple[str, int | float], ...] = (),
     ) -> Verdict:
         """Wait for a person."""
-        return cls(Action.ASK, reason, tuple(edits), tuple(findings), score, threshold)
+        return cls(Action.ASK, reason, tuple(edits), tuple(findings), score, threshold, facts=facts)
 
     @classmethod
     def block(
@@ -163,9 +171,10 @@ class Verdict:
         threshold: float | None = None,
         remedy: Remedy = Remedy.REFUSE,
         note: str = "",
+        facts: tuple[tuple[str, int | float], ...] = (),
     ) -> Verdict:
         """Do not let it happen."""
-        return cls(Action.BLOCK, reason, tuple(edits), tuple(findings), score, threshold, remedy, note)
+        return cls(Action.BLOCK, reason, tuple(edits), tuple(findings), score, threshold, remedy, note, facts)
 
 
 ALLOWED = Verdict()
@@ -174,10 +183,27 @@ ALLOWED = Verdict()
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a model call really used."""
+    """Tokens that a model call really used.
+
+    Attributes:
+        input_tokens: all that went in, cached and audio included.
+        output_tokens: all that came out, reasoning and audio included.
+        cached_tokens: of the input, what was read from the provider's cache.
+        cache_write_tokens: of the input, what was written to it.
+        audio_input_tokens: of the input, audio.
+        reasoning_tokens: of the output, reasoning.
+        audio_output_tokens: of the output, audio.
+        estimated: whether the provider said nothing and these are our own figures.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    audio_input_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_output_tokens: int = 0
+    estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +211,14 @@ class Outcome:
     """How a permitted effect ended, for gates that reserved something.
 
     `status` is ``done``, ``released`` (it never started) or ``unknown`` (it may have happened: the hold
-    is charged, not dropped).
+    is charged, not dropped). `limit` is what the answer was limited to, where a gate asked for that.
     """
 
     status: str
     seconds: float = 0.0
     usage: Usage | None = None
     model: str = ""
+    limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +301,11 @@ def combine(checks: Sequence[Check]) -> Verdict:
     v = strongest.verdict
     edits = sorted({edit for check in checks for edit in check.verdict.edits})
     findings = sorted({finding for check in checks for finding in check.verdict.findings})
-    return Verdict(v.action, v.reason, tuple(edits), tuple(findings), v.score, v.threshold, v.remedy, v.note)
+    limits = [c.verdict.max_tokens for c in checks if c.verdict.max_tokens is not None]
+    return Verdict(
+        v.action, v.reason, tuple(edits), tuple(findings), v.score, v.threshold, v.remedy, v.note, v.facts,
+        min(limits, default=None),
+    )  # fmt: skip
 
 
 def _strongest(checks: Iterable[Check]) -> Check | None:

@@ -223,5 +223,5 @@ def test_reasks_are_paid_for(tmp_path: Path) -> None:
     model = ScriptedModel(script=in_turn("no json"))
     with make_guard(tmp_path, source) as guard:
         answer = guard.model(model).invoke("go")
-        assert answer.response_metadata["guardrails"]["reason"] == "budget.model_calls"
+        assert answer.response_metadata["guardrails"]["reason"] == "budget.run.model_calls"
         assert model.calls == 2

@@ -185,7 +185,7 @@ def test_tools_are_checked() -> None:
 def test_limits() -> None:
     """Budgets and loops are told as the policy has them."""
     shown = told(ALL)
-    assert shown.budgets == {"usd": "0.50", "seconds": "1.5", "warn_at": "0.8"}
+    assert shown.budgets == {"run": "run: usd 0.50, seconds 1.5, warn_at 0.8, then end"}
     assert shown.loops == (4, ("nudge", "block"))
 
 

@@ -58,3 +58,11 @@ def test_seams_without_their_extra(seam: str) -> None:
     """A seam names the extra that it needs; the guard itself works."""
     run = POLICY.format(type="injection") + f"guard = Guard(policy)\nassert not guard.check('hi').blocked\nguard.{seam}"
     assert "guardrails-mw[langchain]" in without("langchain_core", "langgraph", "langchain", run=run)
+
+
+@pytest.mark.parametrize(("url", "hidden"), [("redis://h/0", "redis"), ("postgresql://h/d", "psycopg")])
+def test_stores_without_their_extra(url: str, hidden: str) -> None:
+    """A policy whose store needs a driver that is not there is an error that names the extra and the field."""
+    run = POLICY.format(type="injection").replace("version: 1", f"version: 1\\nstore: '{url}'") + "Guard(policy)"
+    said = without(hidden, run=run)
+    assert f"store: {url.partition(':')[0]}: needs pip install 'guardrails-mw[" in said

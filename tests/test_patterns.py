@@ -15,6 +15,16 @@ def test_names_of_all_matching_patterns_are_given_in_order():
     assert patterns.matching("alpha and beta") == ["b", "a"]
 
 
+def test_alternatives_and_groups_change_nothing_but_the_time():
+    """One of several patterns is enough, the first place of any of them is given, whatever engine they sit in."""
+    patterns = {"b": ["beta", "be"], "none": "zeta", "a": ["al.ha", "gamma"]}
+    for groups in (1, 2, 5):
+        split = PatternSet(patterns, groups=groups)
+        assert split.matching("gamma alpha beta") == ["b", "a"]
+        assert (split.search("a", "gamma alpha"), split.search("none", "beta")) == ((0, 5), None)
+        assert list(split.spans("b", "beta be")) == [(0, 4), (5, 7)]
+
+
 def test_line_anchors_are_not_disturbed_by_the_canary():
     """A pattern anchored at the end of the text still matches although a canary follows it."""
     assert PatternSet({"end": "last$"}).matching("first and last") == ["end"]
@@ -22,11 +32,11 @@ def test_line_anchors_are_not_disturbed_by_the_canary():
 
 def test_a_scan_that_lost_its_canary_is_an_error_not_an_all_clear():
     """An engine that reports nothing at all, as RE2 does when it runs out of memory, fails closed."""
-    patterns = PatternSet({"word": "hello"})
+    patterns = PatternSet({"word": "hello", "other": "world"}, groups=2)
     deaf = re2.Filter()
     deaf.Add("hello")
     deaf.Compile()
-    patterns._filter = deaf
+    patterns._engines[1] = (deaf, [1])
     for text in ("nothing here", "hello"):
         with pytest.raises(GateError, match="pattern_memory"):
             patterns.matching(text)

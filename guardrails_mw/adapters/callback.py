@@ -41,6 +41,7 @@ from guardrails_mw.adapters.messages import (
 )
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import CALLBACKS, Seam
 from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
@@ -55,6 +56,7 @@ class _Open:
     """A host run that is under way."""
 
     root: UUID
+    enforcer: Enforcer | None = None
     decision: Decision | None = None
     call: ToolCall | None = None
     here: Here | None = None
@@ -79,7 +81,7 @@ class GuardrailsHandler(BaseCallbackHandler):
     """Decides every stage that callbacks reach. Made by `Guard.callbacks`.
 
     Args:
-        enforcer: decides.
+        seat: who decides.
         runs: tells runs apart.
         actor: for whom; read from the graph's configuration if left out.
         seam: the stages to decide; a wrapped chain leaves input and output to its wrapper.
@@ -88,10 +90,10 @@ class GuardrailsHandler(BaseCallbackHandler):
     raise_error = True
     run_inline = True
 
-    def __init__(self, enforcer: Enforcer, runs: Runs, actor: Actor | None = None, seam: Seam = CALLBACKS) -> None:
-        self._enforcer, self._runs, self._actor, self._seam = enforcer, runs, actor, seam
+    def __init__(self, seat: Seat, runs: Runs, actor: Actor | None = None, seam: Seam = CALLBACKS) -> None:
+        self._seat, self._runs, self._actor, self._seam = seat, runs, actor, seam
         self._open: OrderedDict[UUID, _Open] = OrderedDict()
-        self._tripped: OrderedDict[UUID, BlockedInGraph] = OrderedDict()
+        self._tripped: OrderedDict[UUID, tuple[str, str, str, str]] = OrderedDict()
         self._turns: OrderedDict[tuple[UUID, str], int] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -118,7 +120,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             with self._lock:
                 tripped = self._tripped.pop(run_id, None)
             if tripped is not None:
-                raise tripped
+                raise BlockedInGraph(*tripped)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """Forget the run."""
@@ -139,7 +141,7 @@ class GuardrailsHandler(BaseCallbackHandler):
     ) -> None:
         """Decide what goes into the model, and whether it may be called."""
         entry = self._note(run_id, parent_run_id)
-        if (metadata or {}).get("guardrails") == id(self._enforcer):
+        if (metadata or {}).get("guardrails") == id(self._seat):
             entry.guarded = True
             return
         entry.structured = "ls_structured_output_format" in (kwargs.get("options") or ())  # type: ignore[operator]
@@ -178,7 +180,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         with self._failing_closed(entry):
             here = entry.here or self._here(entry)
             event = here.event(Stage.OUTPUT, Origin.MODEL, Content(None), "stream", str(run_id))
-            decision = drive(self._enforcer.engine.streaming(event, self._seam))
+            decision = drive(self._enforcer(entry).engine.streaming(event, self._seam))
             if decision is not None and decision.blocked:
                 self._trip(decision, entry)
 
@@ -221,7 +223,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         name = str((serialized or {}).get("name") or kwargs.get("name") or "")  # the latter names the run
         call_id = str(kwargs.get("tool_call_id") or "")
         calling = CALLING.get()
-        if call_id and calling is not None and calling.covers(id(self._enforcer), call_id, str(run_id)):
+        if call_id and calling is not None and calling.covers(id(self._seat), call_id, str(run_id)):
             entry.guarded, entry.calling = True, calling
             return
         with self._failing_closed(entry):
@@ -235,7 +237,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             decision = self._decide(event, here, entry)
             if decision is None:
                 return
-            decision = drive(self._enforcer.begin(decision))
+            decision = drive(self._enforcer(entry).begin(decision))
             if decision.blocked:
                 self._trip(decision, entry)
             entry.decision = decision
@@ -267,14 +269,14 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is None:
             return
         if isinstance(error, GraphInterrupt) and entry.decision is not None:
-            self._enforcer.unclaim(entry.decision)
+            self._enforcer(entry).unclaim(entry.decision)
         self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
 
     # the parts of a hook
 
     def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: _Open) -> None:
         answered = last_answer(messages)
-        kept = self._enforcer.manners.blocked_messages == "keep"
+        kept = self._enforcer(entry).manners.blocked_messages == "keep"
         for index, event in message_events(messages, here):
             if index > answered or event.stage is Stage.TOOL_RESULT:
                 self._decide(event, here, entry)
@@ -302,25 +304,27 @@ class GuardrailsHandler(BaseCallbackHandler):
         with self._lock:
             tripped = self._tripped.get(entry.root)
         if tripped is not None:
-            raise tripped
+            raise BlockedInGraph(*tripped)
         seam = here.within(self._seam)
-        decision = drive(self._enforcer.deciding(event, seam))
+        enforcer = self._enforcer(entry)
+        decision = drive(enforcer.deciding(event, seam))
         if earlier and decision.event.content.value != event.content.value:
             return decision
-        decision = drive(self._enforcer.answering(decision, seam, pause, resuming=here.resuming))
+        decision = drive(enforcer.answering(decision, seam, pause, resuming=here.resuming))
         if decision.blocked:
             self._trip(decision, entry)
         return decision
 
     def _trip(self, decision: Decision, entry: _Open) -> NoReturn:
         """Raise the block, and whenever this top-level run goes on in spite of it raise it again."""
-        block = block_error(self._enforcer, decision)
+        block = block_error(self._enforcer(entry), decision)
         self._latch(entry, block)
         raise block
 
     def _latch(self, entry: _Open, block: BlockedInGraph) -> None:
+        entry.enforcer = None  # decides no more, and LangChain may never say that this call has ended
         with self._lock:
-            self._tripped[entry.root] = block
+            self._tripped[entry.root] = (block.decision_id, block.stage, block.gate, block.reason)
             while len(self._tripped) > _MAX_OPEN:
                 self._tripped.popitem(last=False)
 
@@ -338,8 +342,14 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _settle(self, entry: _Open, outcome: Outcome) -> None:
         if entry.decision is not None:
-            self._enforcer.engine.settle(entry.decision, outcome)
+            self._enforcer(entry).engine.settle(entry.decision, outcome)
             entry.decision = None
+
+    def _enforcer(self, entry: _Open) -> Enforcer:
+        """Who decides a call from its start to its end."""
+        if entry.enforcer is None:
+            entry.enforcer = self._seat.enforcer
+        return entry.enforcer
 
     def _here(self, entry: _Open) -> Here:
         entry.here = drive(self._runs.here(str(entry.root), self._actor, resuming=entry.resuming))

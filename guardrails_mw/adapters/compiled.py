@@ -25,8 +25,8 @@ from guardrails_mw.adapters.entrance import Entrance
 from guardrails_mw.adapters.host import Runs, actor_from, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
-from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor
+from guardrails_mw.generation import Seat
 from guardrails_mw.wait import drive, drive_async
 
 __all__ = ["GuardedGraph", "guard_graph"]
@@ -39,7 +39,7 @@ _REFUSING = "guardrails"
 class Doorman:
     """What decides at the door of a graph: for whom, and what belongs to which run."""
 
-    enforcer: Enforcer
+    seat: Seat
     runs: Runs
     actor: Actor | None
 
@@ -115,9 +115,9 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         arrived = await entrance.arriving(value)
         if arrived.refused is None:
             return self, arrived.value
-        refusal = refusal_message(self.doorman.enforcer, arrived.refused)
+        refusal = refusal_message(entrance.enforcer, arrived.refused)
         if not entrance.message_keys:
-            raise_block(self.doorman.enforcer, arrived.refused)
+            raise_block(entrance.enforcer, arrived.refused)
         return self._refusing(entrance.message_keys[0], refusal), arrived.value
 
     async def _entrance(
@@ -129,7 +129,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         here = await doorman.runs.here(
             actor=actor, config=config, resuming=resuming, control=control, saver=self.checkpointer
         )
-        return Entrance(doorman.enforcer, here, _message_keys(self), self.input_schema_is_root)
+        return Entrance(doorman.seat.enforcer, here, _message_keys(self), self.input_schema_is_root)
 
     @property
     def input_schema_is_root(self) -> bool:
@@ -160,13 +160,13 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
             for update in superstep:
                 arrived = await entrance.arriving(update[0])
                 if arrived.refused is not None:
-                    raise_block(self.doorman.enforcer, arrived.refused)
+                    raise_block(entrance.enforcer, arrived.refused)
                 updates.append(StateUpdate(cast("dict[str, object] | None", arrived.value), *update[1:]))
             decided.append(updates)
         return decided
 
 
-def guard_graph(graph: object, enforcer: Enforcer, runs: Runs, actor: Actor | None = None) -> GuardedGraph:
+def guard_graph(graph: object, seat: Seat, runs: Runs, actor: Actor | None = None) -> GuardedGraph:
     """The graph, guarded at its door; one that this guard already guards is returned as it is.
 
     Raises:
@@ -177,11 +177,11 @@ def guard_graph(graph: object, enforcer: Enforcer, runs: Runs, actor: Actor | No
             f"guard.graph takes a compiled StateGraph or what create_agent returns, not {type(graph).__name__}; "
             "compile it first, or use guard.runnable"
         )
-    if isinstance(graph, GuardedGraph) and graph.doorman.enforcer is enforcer:
+    if isinstance(graph, GuardedGraph) and graph.doorman.seat is seat:
         return graph
     _warn_of_models(graph)
     own = {name: value for name, value in vars(graph).items() if name not in ("__orig_class__", "doorman")}
-    guarded = GuardedGraph(doorman=Doorman(enforcer, runs, actor), **own)
+    guarded = GuardedGraph(doorman=Doorman(seat, runs, actor), **own)
     vars(guarded).update(own)  # what a constructor does not take
     return guarded
 

@@ -22,6 +22,7 @@ from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, pause
 from guardrails_mw.adapters.messages import (
     beside_said,
+    ended,
     last_answer,
     message_events,
     model_event,
@@ -29,7 +30,7 @@ from guardrails_mw.adapters.messages import (
     output_event,
     refusal_message,
     silent,
-    size,
+    so_far,
     tool_call,
     with_answer,
     with_beside_said,
@@ -37,22 +38,25 @@ from guardrails_mw.adapters.messages import (
 )
 from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.proposal import with_calls
+from guardrails_mw.adapters.target import Target
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import MIDDLEWARE, Seam
 from guardrails_mw.stream import Shown
-from guardrails_mw.verdict import Action, Decision, Outcome
+from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Call", "Entered", "Exchange", "Reading", "noted", "sent_back"]
+__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Entered", "Exchange", "Reading", "Way", "noted", "sent_back"]
 
-Call = Callable[[list[BaseMessage]], Either[ChatResult]]
-"""Calls the model with messages, in either world."""
+Way = Callable[[Target, list[BaseMessage]], Either[ChatResult]]
+"""A way of having a whole answer: `Target.whole` or `Target.gathered`."""
 
 ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
 """Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
 
 MAX_REASKS = 5
+_QUESTIONS = 4
+"""Limits that one call may run into one after the other, each with a question to a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +124,15 @@ class Exchange:
 
     Attributes:
         here: where the call is made.
-        inner: the model, for its name and limits; it is called by what `run` is given.
         answers: names of tools whose arguments are the agent's answer, not calls.
+        cheaper: the model that is called where a budget says so.
     """
 
     enforcer: Enforcer
     seam: Seam
     here: Here
-    inner: BaseChatModel
     answers: frozenset[str]
+    cheaper: BaseChatModel | None = None
 
     async def read(self, messages: Sequence[BaseMessage], *, system: bool = False) -> Reading:
         """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing.
@@ -163,27 +167,31 @@ class Exchange:
             message = with_beside_said(message, in_form_of(found, self.enforcer.passed(other).value))
         return message, max(decision, other, key=lambda each: each.action)
 
-    async def run(self, messages: Sequence[BaseMessage], name: str, call: Call) -> ChatResult:
+    async def run(self, messages: Sequence[BaseMessage], name: str, target: Target, way: Way) -> ChatResult:
         """The model's answer, or a refusal. `name` tells this call from all others of the run."""
         checked, refused = await self.checked(messages)
         if refused is not None:
-            return self.refused(refused, name)
+            return self.refused(refused, name, messages)
+        if (end := ended(self.enforcer, messages)) is not None:
+            noted(name)
+            return ChatResult(generations=[ChatGeneration(message=end)])
         for number in range(MAX_REASKS + 1):
-            result, block = await self._attempt(checked, f"{name}#{number}", call)
+            result, block = await self._attempt(checked, f"{name}#{number}", target, way)
             if block is None:
                 noted(name)
                 return result
             if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), MAX_REASKS):
-                return self.refused(block, name)
+                return self.refused(block, name, messages)
             checked += sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
-    async def foreign(self, message: AIMessage, name: str) -> AIMessage:
+    async def foreign(self, message: AIMessage, name: str, target: Target) -> AIMessage:
         """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
-        permit = await self.enforcer.engine.deciding(model_event(self.model_call([]), self.here, name), self.seam)
+        asked = replace(target.asked([]), limitable=False)
+        permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
         if permit.blocked:
             return refusal_message(self.enforcer, permit)
-        self.enforcer.engine.settle(permit, outcome(message, 0, 0.0))
+        await self.enforcer.engine.settling(permit, outcome(message, 0, 0.0))
         answer, block = await self.answer(message, name)
         return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
 
@@ -205,22 +213,41 @@ class Exchange:
                 return reading.messages, decision
         return checked, None
 
+    async def leave(self, messages: list[BaseMessage], attempt: str, target: Target) -> tuple[Decision, Target]:
+        """Leave to make a call, and the call as it may be made: with a shorter answer, or of the cheaper model."""
+        engine, event = self.enforcer.engine, model_event(target.asked(messages), self.here, attempt)
+        seam = self.here.within(self.seam)
+        permit = await engine.deciding(event, seam)
+        for _ in range(_QUESTIONS):
+            if permit.action is not Action.ASK:
+                break
+            ruled = await self.enforcer.answering(_question(permit), seam, pause, resuming=self.here.resuming)
+            if ruled.blocked:
+                return ruled, target
+            await engine.granting(permit, ruled.approval)
+            await self.enforcer.begin(ruled)  # where somebody else has begun on it, the cap is raised all the same
+            permit = await engine.deciding(event, seam)
+        cheaper = self.cheaper if permit.verdict.remedy is Remedy.CHEAPER else None
+        if permit.blocked and cheaper is not None and cheaper is not target.model:
+            return await self.leave(messages, f"{attempt}|cheaper", replace(target, model=cheaper))
+        return permit, target.limited(permit.verdict.max_tokens)
+
     async def _attempt(
-        self, messages: list[BaseMessage], attempt: str, call: Call
+        self, messages: list[BaseMessage], attempt: str, target: Target, way: Way
     ) -> tuple[ChatResult, Decision | None]:
         """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
-        asked = self.model_call(messages)
-        permit = await self.enforcer.engine.deciding(model_event(asked, self.here, attempt), self.seam)
-        if permit.blocked:
+        permit, target = await self.leave(messages, attempt, target)
+        if permit.action is not Action.ALLOW and permit.action is not Action.FLAG:
             return ChatResult(generations=[]), permit
+        asked = cast("ModelCall", permit.event.call)
         began = time.perf_counter()
         try:
-            result = await heard(call(messages), self.failing)
+            result = await heard(way(target, messages), self.failing)
         except BaseException:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
         answer = result.generations[0].message if result.generations else None
-        self.enforcer.engine.settle(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
+        await self.enforcer.engine.settling(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
@@ -237,15 +264,6 @@ class Exchange:
         if decision.blocked:
             return ModelFailed(f"blocked: {decision.verdict.reason}")
         return ModelFailed(cast("list[str]", decision.content.value)[0]) if decision.edited else error
-
-    def model_call(self, messages: Sequence[BaseMessage]) -> ModelCall:
-        """The call as budgets see it before it is made."""
-        params = self.inner._get_ls_params()
-        return ModelCall(
-            name=str(params.get("ls_model_name") or self.inner._llm_type),
-            input_tokens=size(*messages),
-            max_tokens=int(params.get("ls_max_tokens") or 0),
-        )
 
     async def answer(
         self, message: BaseMessage, key: str, shown: Shown | None = None
@@ -273,7 +291,7 @@ class Exchange:
         """
         calls = []
         for index, call in enumerate(message.tool_calls):
-            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.tool_seam
+            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
             event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
                 edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
@@ -284,7 +302,7 @@ class Exchange:
             decision = await self.enforcer.deciding(event, self.seam)
             if decision.blocked:
                 return message, decision
-            self.enforcer.engine.settle(decision, Outcome("done"))
+            await self.enforcer.engine.settling(decision, Outcome("done"))
             calls.append(_with_args(call, decision))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
@@ -310,11 +328,22 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def refused(self, block: Decision, name: str) -> ChatResult:
-        """A refusal in place of an answer. Raises where the policy says so."""
-        result = ChatResult(generations=[ChatGeneration(message=refusal_message(self.enforcer, block))])
+    def refused(self, block: Decision, name: str, messages: Sequence[BaseMessage] = ()) -> ChatResult:
+        """A refusal in place of an answer in a conversation. Raises where the policy says so."""
+        refusal = refusal_message(self.enforcer, block, so_far(messages) if block.stage is Stage.MODEL else "")
         noted(name)
-        return result
+        return ChatResult(generations=[ChatGeneration(message=refusal)])
+
+
+def _question(permit: Decision) -> Decision:
+    """A question to a person about a limit: the same whenever the call is tried again, another once it was raised."""
+    facts = dict(permit.verdict.facts)
+    asked = Content({"limit": permit.verdict.reason, "cap": facts.get("cap", 0)})
+    event = permit.event
+    key = f"{event.where.thread or event.where.run}|raise|{permit.verdict.reason}|{facts.get('cap', 0)}"
+    if "resets" in facts:
+        key += f"|{facts['resets']}"
+    return replace(permit, event=replace(event, content=asked, key=key), content=asked, would=asked)
 
 
 def _with_args(call: HostToolCall, decision: Decision) -> HostToolCall:

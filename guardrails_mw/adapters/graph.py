@@ -31,6 +31,7 @@ from guardrails_mw.adapters.messages import (
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted, rejection
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import NODES
 from guardrails_mw.verdict import Check, Decision, Verdict
 from guardrails_mw.wait import Either, Flow, drive, drive_async
@@ -46,18 +47,18 @@ Node = RunnableLambda[State, object]
 class Nodes:
     """Makes graph nodes for one guard. `key` arguments name the state key that holds the messages."""
 
-    enforcer: Enforcer
+    seat: Seat
     runs: Runs
 
     def input_node(self, then: str, blocked: str = END, key: str = "messages") -> Node:
         """A node that decides what was said last, goes on to `then`, or refuses and goes to `blocked`."""
 
         async def flow(state: State) -> Command[str]:
-            here = await self.runs.here()
-            update, refused = await self._said(_messages(state, key), here)
+            here, enforcer = await self.runs.here(), self.seat.enforcer
+            update, refused = await _said(enforcer, _messages(state, key), here)
             if refused is None:
                 return Command(goto=then, update={key: update} if update else None)
-            return Command(goto=blocked, update={key: [*update, refusal_message(self.enforcer, refused)]})
+            return Command(goto=blocked, update={key: [*update, refusal_message(enforcer, refused)]})
 
         return _node(flow, "input_gate")
 
@@ -65,16 +66,16 @@ class Nodes:
         """A node that decides the last answer and replaces it in the state where it must."""
 
         async def flow(state: State) -> Update:
-            here = await self.runs.here()
+            here, enforcer = await self.runs.here(), self.seat.enforcer
             seam = here.within(NODES)
             message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
             if message is None or silent(message):
                 return {}
             event = output_event(message, here, name_of(message))
-            decision = await self.enforcer.deciding(event, seam)
-            decision = await self.enforcer.answering(decision, seam, pause, resuming=here.resuming)
+            decision = await enforcer.deciding(event, seam)
+            decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
             if decision.blocked:
-                refusal = refusal_message(self.enforcer, decision)
+                refusal = refusal_message(enforcer, decision)
                 return {key: [refusal.model_copy(update={"id": message.id})]}
             return {key: [with_answer(message, decision.content.value)]} if decision.edited else {}
 
@@ -86,8 +87,8 @@ class Nodes:
         Nothing has an effect before all questions about the calls of a message are answered, because a
         graph runs the whole node again when it resumes.
         """
-        runner = _GuardedToolNode(self.enforcer, self.runs, tools, key)
-        self.enforcer.tool_seam |= runner.names
+        runner = _GuardedToolNode(self.seat, self.runs, tools, key)
+        self.seat.tool_seam |= runner.names
         return RunnableLambda(runner.invoke, afunc=runner.ainvoke, name="guarded_tools")
 
     def approval_node(
@@ -99,12 +100,12 @@ class Nodes:
         """
 
         async def flow(state: State) -> Command[str]:
-            here = await self.runs.here()
+            here, enforcer = await self.runs.here(), self.seat.enforcer
             if not here.pausable:
                 raise RuntimeError("an approval node needs a graph that was compiled with a checkpointer")
             ask = Check("approval", Verdict.ask(f"step.{action}"))
-            asked = await self.enforcer.engine.stating(self._step(action, state, key, here), ask, NODES)
-            ruled = await self.enforcer.answering(asked, NODES, pause, expected=expected, rollback=rollback)
+            asked = await enforcer.engine.stating(self._step(action, state, key, here), ask, NODES)
+            ruled = await enforcer.answering(asked, NODES, pause, expected=expected, rollback=rollback)
             return Command(goto=rejected if ruled.blocked else then)
 
         return _node(flow, f"approval:{action}")
@@ -115,35 +116,12 @@ class Nodes:
         call = ToolCall(action, {}, id=here.where.task)
         return here.event(Stage.INPUT, Origin.SYSTEM, Content(args), "step", here.where.task, call=call)
 
-    async def _said(self, messages: Sequence[BaseMessage], here: Here) -> tuple[list[BaseMessage], Decision | None]:
-        """Replacements for what people and tools said, and the block on what was said since the last answer."""
-        seam, answered = here.within(NODES), last_answer(messages)
-        update: list[BaseMessage] = []
-        refused: Decision | None = None
-        for index, event in message_events(messages, here, system=True):
-            decision = await self.enforcer.deciding(event, seam)
-            if event.stage is Stage.INPUT and index > answered:
-                decision = await self.enforcer.answering(decision, seam, pause, resuming=here.resuming)
-            if decision.blocked and event.stage is Stage.INPUT and index > answered:
-                refused = refused or decision
-            if decision.blocked or decision.edited:
-                update += self._replacement(messages[index], decision)
-        return update, refused
-
-    def _replacement(self, message: BaseMessage, decision: Decision) -> list[BaseMessage]:
-        if decision.blocked and self.enforcer.manners.blocked_messages == "remove" and message.id:
-            return [RemoveMessage(id=message.id)]
-        new = self.enforcer.passed(decision).value
-        return [with_content(message, new)] if new != message.content else []
-
 
 class _GuardedToolNode:
     """Decides all calls of the last message, then lets a `ToolNode` run what may run."""
 
-    def __init__(
-        self, enforcer: Enforcer, runs: Runs, tools: Sequence[BaseTool | Callable[..., object]], key: str
-    ) -> None:
-        self._enforcer, self._runs, self._key = enforcer, runs, key
+    def __init__(self, seat: Seat, runs: Runs, tools: Sequence[BaseTool | Callable[..., object]], key: str) -> None:
+        self._seat, self._runs, self._key = seat, runs, key
         self._node = ToolNode(tools, messages_key=key, wrap_tool_call=self._run, awrap_tool_call=self._arun)
 
     @property
@@ -163,12 +141,12 @@ class _GuardedToolNode:
 
     async def _ask_first(self, state: State) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
-        here = await self._runs.here()
+        here, enforcer = await self._runs.here(), self._seat.enforcer
         calls, twins = self._asked(state)
         for call in calls:
             if call["id"] not in twins:
                 known = call["name"] in self._node.tools_by_name
-                await permitted(self._enforcer, tool_call(call, known), here, NODES)
+                await permitted(enforcer, tool_call(call, known), here, NODES)
 
     def _asked(self, state: State) -> tuple[Sequence[HostToolCall], set[str | None]]:
         """The calls of the last message, and the ids that more than one of them has."""
@@ -188,13 +166,38 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        here, call = await self._runs.here(), request.tool_call
+        here, call, enforcer = await self._runs.here(), request.tool_call, self._seat.enforcer
         if call["id"] in self._asked(request.state)[1]:  # one id, one count, one approval: it would buy several effects
             twin = Check("tools", Verdict.block("tool.duplicate_id"))
-            decision = await self._enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)
+            decision = await enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)
             if decision.blocked:
-                return rejection(self._enforcer, decision, call, here)
-        return await guarded_call(self._enforcer, request, here, NODES, execute, pause_again)
+                return rejection(enforcer, decision, call, here)
+        return await guarded_call(enforcer, request, here, NODES, execute, pause_again)
+
+
+async def _said(
+    enforcer: Enforcer, messages: Sequence[BaseMessage], here: Here
+) -> tuple[list[BaseMessage], Decision | None]:
+    """Replacements for what people and tools said, and the block on what was said since the last answer."""
+    seam, answered = here.within(NODES), last_answer(messages)
+    update: list[BaseMessage] = []
+    refused: Decision | None = None
+    for index, event in message_events(messages, here, system=True):
+        decision = await enforcer.deciding(event, seam)
+        if event.stage is Stage.INPUT and index > answered:
+            decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
+        if decision.blocked and event.stage is Stage.INPUT and index > answered:
+            refused = refused or decision
+        if decision.blocked or decision.edited:
+            update += _replacement(enforcer, messages[index], decision)
+    return update, refused
+
+
+def _replacement(enforcer: Enforcer, message: BaseMessage, decision: Decision) -> list[BaseMessage]:
+    if decision.blocked and enforcer.manners.blocked_messages == "remove" and message.id:
+        return [RemoveMessage(id=message.id)]
+    new = enforcer.passed(decision).value
+    return [with_content(message, new)] if new != message.content else []
 
 
 def _messages(state: State, key: str) -> list[BaseMessage]:

@@ -165,12 +165,15 @@ class Runs:
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
         self.going_on(run)
+        metadata, task = config.get("metadata") or {}, str(configurable.get("checkpoint_ns") or "")
+        step = metadata.get("langgraph_step")
         where = Where(
             run=run,
             thread=thread,
-            task=str(configurable.get("checkpoint_ns") or ""),
-            agent=str((config.get("metadata") or {}).get("lc_agent_name") or ""),
+            task=task,
+            agent=str(metadata.get("lc_agent_name") or ""),
             span=span,
+            turn="" if step is None else f"{task.rpartition('|')[0]}#{step}",
         )
         return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
 
@@ -242,7 +245,7 @@ def block_error(enforcer: Enforcer, decision: Decision) -> BlockedInGraph:
     mark = enforcer.mark(decision)
     block = (mark["decision"], mark["stage"], mark["gate"], mark["reason"])
     if decision.event.where.run and decision.seam != GRAPH.name:
-        enforcer.latch.end(decision.event.where.run, block)
+        enforcer.seat.latch.end(decision.event.where.run, block)
     return BlockedInGraph(*block)
 
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
-from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, RemoveMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    FunctionMessage,
+    HumanMessage,
+    RemoveMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.messages import ToolCall as HostToolCall
+from langchain_core.messages.ai import UsageMetadata
 
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
@@ -15,7 +26,7 @@ from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_me
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
-from guardrails_mw.verdict import Decision, Outcome, Usage
+from guardrails_mw.verdict import Decision, Outcome, Remedy, Usage
 
 __all__ = [
     "beside_event",
@@ -23,7 +34,9 @@ __all__ = [
     "beside_said",
     "call_event",
     "calls_only",
+    "ended",
     "last_answer",
+    "last_result",
     "message_events",
     "model_event",
     "name_of",
@@ -34,12 +47,15 @@ __all__ = [
     "result_event",
     "silent",
     "size",
+    "so_far",
     "tokens",
     "tool_call",
     "with_answer",
     "with_beside_said",
     "with_content",
 ]
+
+_CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 _EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
 
@@ -72,6 +88,8 @@ def message_events(
 def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: Here) -> Event:
     """The event of a tool's result, the same where the tool ran and where a model reads the conversation."""
     content = Content(message.content, blocks=True)
+    if isinstance(message, ToolMessage) and message.status == "error":
+        call = replace(call, failed=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
 
 
@@ -177,6 +195,36 @@ def last_answer(messages: Sequence[BaseMessage]) -> int:
     return max((i for i, message in enumerate(messages) if isinstance(message, AIMessage)), default=-1)
 
 
+def ended(enforcer: Enforcer, messages: Sequence[BaseMessage]) -> AIMessage | None:
+    """The answer that a run ends with, where a tool call was blocked for good since the model's last answer."""
+    for message in messages[last_answer(messages) + 1 :]:
+        mark = message.additional_kwargs.get("guardrails") if isinstance(message, ToolMessage) else None
+        if isinstance(mark, Mapping) and mark.get("remedy") == Remedy.END:
+            reason = str(mark.get("reason"))  # a tool may have written this mark: it ends the run, and says no more
+            said = enforcer.refusal_of(Stage.TOOL_CALL, reason if _CODE.fullmatch(reason) else "ended")
+            return AIMessage(said, response_metadata={"guardrails": dict(mark)})
+    return None
+
+
+def last_result(messages: Sequence[object], call: HostToolCall) -> str:
+    """What the model last read from the same tool, from the same call if it made it before; empty if nothing."""
+    same = {
+        asked["id"]: asked["args"] == call["args"]
+        for message in messages
+        if isinstance(message, AIMessage)
+        for asked in message.tool_calls
+        if asked["name"] == call["name"] and asked["id"] != call["id"]
+    }
+    read = [
+        (same[message.tool_call_id], str(message.text))
+        for message in messages
+        if isinstance(message, ToolMessage)
+        and message.tool_call_id in same
+        and "guardrails" not in message.additional_kwargs
+    ]
+    return max(enumerate(read), key=lambda item: (item[1][0], item[0]))[1][1] if read else ""
+
+
 def calls_only(message: BaseMessage) -> bool:
     """Whether a message is no answer yet, only calls: an empty text would fit no schema."""
     if not isinstance(message, AIMessage) or not message.tool_calls:
@@ -189,17 +237,43 @@ def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
     """How a model call ended: the tokens that its answer names, else estimates. `asked` is that of the input."""
     if answer is None:
         return Outcome("done", seconds)
-    usage = answer.usage_metadata if isinstance(answer, AIMessage) else None
-    reported = usage and usage["input_tokens"] + usage["output_tokens"] > 0  # some servers report zeros for "unknown"
-    used = Usage(usage["input_tokens"], usage["output_tokens"]) if usage and reported else Usage(asked, size(answer))
+    told = answer.usage_metadata if isinstance(answer, AIMessage) else None
+    reported = told and told["input_tokens"] + told["output_tokens"] > 0  # some servers report zeros for "unknown"
+    used = _usage(told) if told and reported else Usage(asked, size(answer), estimated=True)
     return Outcome("done", seconds, used, str(answer.response_metadata.get("model_name") or ""))
 
 
-def refusal_message(enforcer: Enforcer, decision: Decision) -> AIMessage:
-    """What the user sees instead of a blocked content. Raises where the policy says so."""
+def _usage(told: UsageMetadata) -> Usage:
+    """What a provider reports. An answer from LangChain's cache carries a cost of 0, and its old figures."""
+    if told.get("total_cost") == 0:
+        return Usage()
+    into, out = told.get("input_token_details") or {}, told.get("output_token_details") or {}
+    return Usage(
+        input_tokens=told["input_tokens"],
+        output_tokens=told["output_tokens"],
+        cached_tokens=into.get("cache_read") or 0,
+        cache_write_tokens=into.get("cache_creation") or 0,
+        audio_input_tokens=into.get("audio") or 0,
+        reasoning_tokens=out.get("reasoning") or 0,
+        audio_output_tokens=out.get("audio") or 0,
+    )
+
+
+def so_far(messages: Sequence[BaseMessage]) -> str:
+    """What a model has said since the last thing that a person said."""
+    asked = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
+    said = [str(message.text).strip() for message in messages[asked + 1 :] if isinstance(message, AIMessage)]
+    return "\n".join(text for text in said if text)
+
+
+def refusal_message(enforcer: Enforcer, decision: Decision, partial: str = "") -> AIMessage:
+    """What the user sees instead of a blocked content. Raises where the policy says so.
+
+    `partial`: what was said before, for refusals that repeat it.
+    """
     if enforcer.manners.raises(decision.stage):
         raise_block(enforcer, decision)
-    return AIMessage(enforcer.refusal(decision), response_metadata={"guardrails": enforcer.mark(decision)})
+    return AIMessage(enforcer.refusal(decision, partial), response_metadata={"guardrails": enforcer.mark(decision)})
 
 
 def named(message: ToolMessage, here: Here) -> ToolMessage:

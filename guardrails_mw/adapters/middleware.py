@@ -22,9 +22,11 @@ from guardrails_mw.adapters.exchange import ANSWERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Runs
 from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
+from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MIDDLEWARE
 from guardrails_mw.wait import Either, drive, drive_async
 
@@ -42,9 +44,15 @@ class GuardrailsMiddleware(AgentMiddleware):
 
     name = "Guardrails"
 
-    def __init__(self, enforcer: Enforcer, runs: Runs, check_tools: Callable[[Sequence[object]], None]) -> None:
+    def __init__(
+        self,
+        seat: Seat,
+        runs: Runs,
+        check_tools: Callable[[Sequence[object]], None],
+        cheaper: BaseChatModel | None = None,
+    ) -> None:
         super().__init__()
-        self._enforcer, self._runs, self._check_tools = enforcer, runs, check_tools
+        self._seat, self._runs, self._check_tools, self._cheaper = seat, runs, check_tools, cheaper
         self._seen: frozenset[str] = frozenset()
         self._wanted: tuple[object, frozenset[str]] = (None, frozenset())
         self._models: dict[tuple[int, frozenset[str]], tuple[BaseChatModel, GuardedChatModel]] = {}
@@ -74,13 +82,13 @@ class GuardrailsMiddleware(AgentMiddleware):
         changed = request.override(model=model, messages=cast("list[AnyMessage]", reading.messages))
         token = ANSWERED.set(answered)
         try:
-            with Entered(self._enforcer, exchange.here, reading).standing():
+            with Entered(exchange.enforcer, exchange.here, reading).standing():
                 response = await call(changed)
         finally:
             ANSWERED.reset(token)
         if not answered:
-            response = await _decided(response, exchange)
-        return self._with_state(response, self._replacements(request.messages, reading))
+            response = await _decided(response, exchange, Target(model.inner))
+        return self._with_state(response, _replacements(request.messages, reading, exchange.enforcer))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         """Run the tool under guard."""
@@ -95,7 +103,7 @@ class GuardrailsMiddleware(AgentMiddleware):
     async def _tool(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        return await guarded_call(self._enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
+        return await guarded_call(self._seat.enforcer, request, await self._runs.here(), MIDDLEWARE, execute)
 
     def _guarded(self, request: ModelRequest) -> GuardedChatModel:
         names = frozenset(str(getattr(tool, "name", "")) for tool in request.tools)
@@ -112,23 +120,13 @@ class GuardrailsMiddleware(AgentMiddleware):
         known = self._models.get((id(model), answers))
         if known is not None and known[0] is model:
             return known[1]
-        guarded = cast("GuardedChatModel", guard_model(model, self._enforcer, self._runs, MIDDLEWARE, answers))
+        guarded = cast(
+            "GuardedChatModel", guard_model(model, self._seat, self._runs, MIDDLEWARE, answers, self._cheaper)
+        )
         if len(self._models) >= _MAX_MODELS:  # an agent that makes a model for every request
             self._models.clear()
         self._models[id(model), answers] = (model, guarded)
         return guarded
-
-    def _replacements(self, messages: Sequence[BaseMessage], reading: Reading) -> list[BaseMessage]:
-        """State messages that must not stay as they are."""
-        remove = self._enforcer.manners.blocked_messages == "remove"
-        replacements: list[BaseMessage] = []
-        for index, decision in reading.decisions.items():
-            message, new = messages[index], reading.messages[index]
-            if message.id is None or new.content == message.content:
-                continue
-            gone = remove and decision.blocked and decision.stage is Stage.INPUT
-            replacements.append(RemoveMessage(id=message.id) if gone else new)
-        return replacements
 
     @staticmethod
     def _with_state(response: ModelResponse, replacements: list[BaseMessage]) -> ModelCallResult:
@@ -138,10 +136,23 @@ class GuardrailsMiddleware(AgentMiddleware):
         return ExtendedModelResponse(response, Command(update={"messages": replacements}))
 
 
-async def _decided(response: ModelResponse, exchange: Exchange) -> ModelResponse:
+def _replacements(messages: Sequence[BaseMessage], reading: Reading, enforcer: Enforcer) -> list[BaseMessage]:
+    """State messages that must not stay as they are."""
+    remove = enforcer.manners.blocked_messages == "remove"
+    replacements: list[BaseMessage] = []
+    for index, decision in reading.decisions.items():
+        message, new = messages[index], reading.messages[index]
+        if message.id is None or new.content == message.content:
+            continue
+        gone = remove and decision.blocked and decision.stage is Stage.INPUT
+        replacements.append(RemoveMessage(id=message.id) if gone else new)
+    return replacements
+
+
+async def _decided(response: ModelResponse, exchange: Exchange, target: Target) -> ModelResponse:
     """A response that came past the guarded model."""
     result = [
-        await exchange.foreign(message, name_of(message)) if isinstance(message, AIMessage) else message
+        await exchange.foreign(message, name_of(message), target) if isinstance(message, AIMessage) else message
         for message in response.result
     ]
     return response if result == response.result else ModelResponse(result=result)

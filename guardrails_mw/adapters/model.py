@@ -14,7 +14,6 @@ from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
@@ -22,14 +21,15 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
-from guardrails_mw.adapters.exchange import ENTERED, Call, Entered, Exchange, Reading
+from guardrails_mw.adapters.exchange import ENTERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Here, Runs
-from guardrails_mw.adapters.streaming import Source, as_chunk, streamed
-from guardrails_mw.enforcer import Enforcer
+from guardrails_mw.adapters.streaming import as_chunk, streamed
+from guardrails_mw.adapters.target import Target
 from guardrails_mw.event import Stage
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MODEL, Seam
 from guardrails_mw.verdict import Decision
-from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
+from guardrails_mw.wait import drive, drive_async, drive_each, drive_each_async
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -44,6 +44,8 @@ class GuardedChatModel(BaseChatModel):
 
     inner: BaseChatModel
     """The provider's chat model."""
+    cheaper: BaseChatModel | None = None
+    """Called instead where a budget is used up and says so; tools are bound to it as to the inner model."""
     answers: frozenset[str] = frozenset()
     """Names of tools whose arguments are the agent's answer, not calls."""
     cache: Literal[False] = False
@@ -51,7 +53,7 @@ class GuardedChatModel(BaseChatModel):
     another guard, may not be now."""
     # Fields, because reading a private attribute of a pydantic model takes forty times as long; `SkipValidation`,
     # because pydantic would otherwise rebuild the seam.
-    enforcer: SkipValidation[Enforcer] = Field(repr=False, exclude=True)
+    seat: SkipValidation[Seat] = Field(repr=False, exclude=True)
     runs: SkipValidation[Runs] = Field(repr=False, exclude=True)
     seam: SkipValidation[Seam] = Field(repr=False, exclude=True)
 
@@ -152,7 +154,7 @@ class GuardedChatModel(BaseChatModel):
     def _entered(self) -> Entered | None:
         """The call that this guard is looking after already."""
         entered = ENTERED.get()
-        return entered if entered is not None and entered.enforcer is self.enforcer else None
+        return entered if entered is not None and entered.enforcer.seat is self.seat else None
 
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
@@ -164,10 +166,11 @@ class GuardedChatModel(BaseChatModel):
         messages = self._convert_input(input).to_messages()
         entered = self._entered()
         if entered is not None and (known := entered.reading.again(messages)) is not None:
-            return Entered(self.enforcer, entered.here, known), config
+            return Entered(entered.enforcer, entered.here, known), config
         parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
         here = await self.runs.here(str(parent), config=config)
-        return Entered(self.enforcer, here, await self.exchange(here).read(messages)), config
+        exchange = self.exchange(here)
+        return Entered(exchange.enforcer, here, await exchange.read(messages)), config
 
     async def _entering_all(
         self, conversations: Sequence[Sequence[BaseMessage]]
@@ -175,26 +178,29 @@ class GuardedChatModel(BaseChatModel):
         """Decide several conversations of one call; they are one reading, in which each message is found again."""
         here = await self.runs.here(uuid4().hex)
         cleaned, messages, decisions = list[list[BaseMessage]](), list[BaseMessage](), dict[int, Decision]()
+        exchange = self.exchange(here)
         for conversation in conversations:
-            reading = await self.exchange(here).read(conversation)
+            reading = await exchange.read(conversation)
             decisions.update({len(messages) + index: decision for index, decision in reading.decisions.items()})
             messages += reading.messages
             cleaned.append(reading.messages)
-        return Entered(self.enforcer, here, Reading(messages, decisions)), cleaned
+        return Entered(exchange.enforcer, here, Reading(messages, decisions)), cleaned
 
     def exchange(self, here: Here) -> Exchange:
-        """What happens around a call of this model that is made here."""
-        return Exchange(self.enforcer, self.seam, here, self.inner, self.answers)
+        """What happens around a call of this model that is made here; it ends under the policy it began under."""
+        entered = self._entered()
+        enforcer = entered.enforcer if entered is not None else self.seat.enforcer
+        return Exchange(enforcer, self.seam, here, self.answers, self.cheaper)
 
     async def _calling(
         self,
         messages: Sequence[BaseMessage],
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        call: Call,
+        target: Target,
     ) -> ChatResult:
         """The call, where the run stands that LangChain has begun for it."""
         exchange, run_id = await self._standing(run_manager)
-        return await exchange.run(messages, run_id, call)
+        return await exchange.run(messages, run_id, target, Target.whole)
 
     async def _standing(
         self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
@@ -213,7 +219,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> ChatResult:
-        return drive(self._calling(messages, run_manager, self._whole(stop, kwargs)))
+        return drive(self._calling(messages, run_manager, Target(self.inner, stop, kwargs)))
 
     async def _agenerate(
         self,
@@ -222,7 +228,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> ChatResult:
-        return await drive_async(self._calling(messages, run_manager, self._whole(stop, kwargs)))
+        return await drive_async(self._calling(messages, run_manager, Target(self.inner, stop, kwargs)))
 
     def _stream(
         self,
@@ -231,7 +237,7 @@ class GuardedChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> Iterator[ChatGenerationChunk]:
-        return drive_each(self._flowing(messages, run_manager, stop, kwargs))
+        return drive_each(self._flowing(messages, run_manager, Target(self.inner, stop, kwargs)))
 
     def _astream(
         self,
@@ -240,78 +246,48 @@ class GuardedChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: object,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        return drive_each_async(self._flowing(messages, run_manager, stop, kwargs))
+        return drive_each_async(self._flowing(messages, run_manager, Target(self.inner, stop, kwargs)))
 
     async def _flowing(
         self,
         messages: Sequence[BaseMessage],
         run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None,
-        stop: list[str] | None,
-        kwargs: dict[str, object],
+        target: Target,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """The answer as it comes, if the model streams and the gates let text flow; else whole."""
         exchange, run_id = await self._standing(run_manager)
-        kind = type(self.inner)
-        here = kind._stream is not BaseChatModel._stream
-        there = here or kind._astream is not BaseChatModel._astream
-        streams = await Either(lambda: here, lambda: _ready(there))
-        if hasattr(self.inner, "stream_usage"):
-            kwargs = {"stream_usage": True, **kwargs}  # without it a custom base_url reports no tokens
-        if not streams or self.enforcer.engine.flow(Stage.OUTPUT) is None:
-            call = self._gathered(stop, kwargs) if streams else self._whole(stop, kwargs)
-            yield as_chunk(await exchange.run(messages, run_id, call))
+        streams = await target.streams
+        if not streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
+            way = Target.gathered if streams else Target.whole
+            yield as_chunk(await exchange.run(messages, run_id, target, way))
             return
-        inner = self.inner
-
-        def source(checked: list[BaseMessage]) -> Source[ChatGenerationChunk]:
-            return Source(
-                lambda: inner._stream(checked, stop, None, **kwargs),
-                lambda: inner._astream(checked, stop, None, **kwargs),
-            )
-
-        async with aclosing(streamed(exchange, messages, run_id, source)) as chunks:
+        async with aclosing(streamed(exchange, messages, run_id, target)) as chunks:
             async for chunk in chunks:
                 yield chunk
-
-    def _whole(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
-        inner = self.inner
-        return lambda messages: Either(
-            lambda: inner._generate(messages, stop, None, **kwargs),
-            lambda: inner._agenerate(messages, stop, None, **kwargs),
-        )
-
-    def _gathered(self, stop: list[str] | None, kwargs: dict[str, object]) -> Call:
-        """A stream that is held until it is complete."""
-        inner = self.inner
-        return lambda messages: Either(
-            lambda: generate_from_stream(inner._stream(messages, stop, None, **kwargs)),
-            lambda: agenerate_from_stream(inner._astream(messages, stop, None, **kwargs)),
-        )
-
-
-async def _ready(value: bool) -> bool:
-    return value
 
 
 def guard_model(
     model: BaseChatModel | Runnable[LanguageModelInput, AIMessage],
-    enforcer: Enforcer,
+    seat: Seat,
     runs: Runs,
     seam: Seam = MODEL,
     answers: frozenset[str] = frozenset(),
+    cheaper: BaseChatModel | None = None,
 ) -> Runnable[LanguageModelInput, AIMessage]:
-    """The model, guarded; one that this guard already guards is returned as it is.
+    """The model, guarded; one that this guard already guards is returned as it is, perhaps with a `cheaper` one.
 
     Raises:
         TypeError: not a chat model. A model with fallbacks or retries is guarded from the inside:
             ``guard.model(a).with_fallbacks([guard.model(b)])``.
     """
-    if isinstance(model, GuardedChatModel) and model.enforcer is enforcer:
-        if seam is MODEL or model.seam is seam:
+    if isinstance(model, GuardedChatModel) and model.seat is seat:
+        cheaper = cheaper or model.cheaper
+        if (seam is MODEL or model.seam is seam) and cheaper is model.cheaper:
             return model
-        return model.model_copy(update={"seam": seam, "answers": model.answers | answers})
+        seam = model.seam if seam is MODEL else seam
+        return model.model_copy(update={"seam": seam, "answers": model.answers | answers, "cheaper": cheaper})
     if isinstance(model, RunnableBinding):
-        inner = guard_model(model.bound, enforcer, runs, seam, answers)
+        inner = guard_model(model.bound, seat, runs, seam, answers, cheaper)
         return RunnableBinding(
             bound=inner, kwargs=model.kwargs, config=model.config, config_factories=model.config_factories
         )
@@ -321,14 +297,15 @@ def guard_model(
             "guard.model(a).with_fallbacks([guard.model(b)])"
         )
     return GuardedChatModel(
-        enforcer=enforcer,
+        seat=seat,
         runs=runs,
         seam=seam,
         inner=model,
         answers=answers,
+        cheaper=cheaper,
         disable_streaming=model.disable_streaming,
         rate_limiter=model.rate_limiter,
         profile=model.profile,
-        metadata={**(model.metadata or {}), "guardrails": id(enforcer)},
+        metadata={**(model.metadata or {}), "guardrails": id(seat)},
         tags=model.tags,
     )

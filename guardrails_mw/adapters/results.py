@@ -30,7 +30,7 @@ from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.seam import Seam
-from guardrails_mw.verdict import Decision
+from guardrails_mw.verdict import Decision, Remedy
 from guardrails_mw.wait import Either
 
 __all__ = ["Ran", "rejection"]
@@ -210,12 +210,15 @@ def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: 
     """What the model reads in place of a result: the reason code, or a nudge. Raises where the policy says so."""
     if enforcer.manners.raises(decision.stage):
         raise_block(enforcer, decision)
+    mark = enforcer.mark(decision)
+    if decision.verdict.remedy is Remedy.END:
+        mark["remedy"] = Remedy.END.value  # the next call of the model ends the run instead
     message = ToolMessage(
         decision.verdict.note or f"blocked: {decision.verdict.reason}",
         tool_call_id=call["id"] or "",
         name=call["name"],
         status="error",
-        additional_kwargs={"guardrails": enforcer.mark(decision)},
+        additional_kwargs={"guardrails": mark},
         id=f"gm-{decision.id}",
     )
     enforcer.vouch(result_event(message, tool_call(call), here), decision)

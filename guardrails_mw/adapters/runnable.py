@@ -24,6 +24,7 @@ from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.streaming import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage
+from guardrails_mw.generation import Seat
 from guardrails_mw.seam import RUNNABLE, Seam
 from guardrails_mw.stream import Hold, Shown
 from guardrails_mw.verdict import Check, Decision, Verdict
@@ -40,22 +41,13 @@ _INSIDE = Seam(
 
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[I]):
-    """A call of the inner chain, with what may go in."""
+    """A call of the inner chain, with what may go in. One policy decides all of it."""
 
+    enforcer: Enforcer
     here: Here
     value: I
     config: RunnableConfig
     kwargs: Mapping[str, object]
-
-
-@contextmanager
-def _running(run: str) -> Iterator[None]:
-    """While the inner chain works for a run."""
-    token = RUN.set(run)
-    try:
-        yield
-    finally:
-        RUN.reset(token)
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -65,8 +57,8 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     output type raises, because a refusal would not be what its caller expects.
     """
 
-    def __init__(self, inner: Runnable[I, O], enforcer: Enforcer, runs: Runs, actor: Actor | None = None) -> None:
-        self._inner, self._enforcer, self._runs, self._actor = inner, enforcer, runs, actor
+    def __init__(self, inner: Runnable[I, O], seat: Seat, runs: Runs, actor: Actor | None = None) -> None:
+        self._inner, self._seat, self._runs, self._actor = inner, seat, runs, actor
         self.name = f"Guarded{inner.get_name()}"
 
     @property
@@ -100,10 +92,20 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         whole = RunnableLambda(self.invoke, afunc=self.ainvoke, name=self.name)
         return whole.astream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
-    def _unwatched(self, config: RunnableConfig | None) -> RunnableConfig:
+    @contextmanager
+    def _running(self, call: _Call[I]) -> Iterator[None]:
+        """While the inner chain works: in the call's run, under the call's policy."""
+        token = RUN.set(call.here.where.run)
+        try:
+            with self._seat.holding(call.enforcer):
+                yield
+        finally:
+            RUN.reset(token)
+
+    def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
         config = ensure_config(config)
-        if not self._enforcer.engine.serves(Stage.OUTPUT):
+        if not enforcer.engine.serves(Stage.OUTPUT):
             return config
         callbacks = config.get("callbacks")
         if isinstance(callbacks, BaseCallbackManager):
@@ -118,14 +120,14 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     async def _flow(self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]) -> O:
         call, refused = await self._begun(value, config, kwargs)
         if refused is not None:
-            return self._refused(refused)
-        inner, run = self._inner, call.here.where.run
-        with _running(run):
+            return self._refused(call.enforcer, refused)
+        inner = self._inner
+        with self._running(call):
             result = await Either(
                 lambda: inner.invoke(call.value, call.config, **call.kwargs),
                 lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
             )
-        self._runs.going_on(run)
+        self._runs.going_on(call.here.where.run)
         return await self._given(call, result, await self._decided(call, result))
 
     async def _flowing(
@@ -134,11 +136,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         """The pieces as they come, as far as they may be shown; then the rest, or a refusal."""
         call, refused = await self._begun(value, config, kwargs)
         if refused is not None:
-            yield self._refused(refused)
+            yield self._refused(call.enforcer, refused)
             return
+        engine = call.enforcer.engine
         event = self._event(Stage.OUTPUT, Origin.MODEL, "", call.here)
-        restored = not call.here.where.task and self._enforcer.engine.restores(event)
-        hold = None if restored else Hold(self._enforcer.engine, event, RUNNABLE)
+        restored = not call.here.where.task and engine.restores(event)
+        hold = None if restored else Hold(engine, event, RUNNABLE)
         inner, pieces, shown, flows = self._inner, list[O](), list[str](), True
         source = Source(
             lambda: inner.stream(call.value, call.config, **call.kwargs),
@@ -146,7 +149,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         )
         try:
             while hold is None or not hold.ending:
-                with _running(call.here.where.run):
+                with self._running(call):
                     piece = await source.next()
                 if piece is None:
                     break
@@ -159,7 +162,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             result = _joined(pieces)
             decision = await self._decided(call, result, hold)
         except BaseException:
-            await self._broken_off(event, "".join(shown))
+            await _broken_off(call.enforcer, event, "".join(shown))
             raise
         finally:
             await source.close()
@@ -169,55 +172,49 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
     ) -> tuple[_Call[I], Decision | None]:
         """Decide what goes in; the decision is one that blocked."""
-        handler = GuardrailsHandler(self._enforcer, self._runs, self._actor, _INSIDE)
+        handler, enforcer = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE), self._seat.enforcer
         here = await self._runs.here(actor=self._actor, config=config)
-        decision = await self._enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
+        decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
-        inner_config = merge_configs(self._unwatched(config), {"callbacks": [handler]})
-        return _Call(here, value, inner_config, kwargs), decision if decision.blocked else None
+        inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
+        return _Call(enforcer, here, value, inner_config, kwargs), decision if decision.blocked else None
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> Decision:
         """Decide what comes out."""
         event, shown = self._event(Stage.OUTPUT, Origin.MODEL, result, call.here), None
         if hold is not None:
             shown = Shown(hold.shown, lambda content: hold.fits(str(content.value)), hold.ending)
-        return await self._enforcer.deciding(event, RUNNABLE, shown=shown)
+        return await call.enforcer.deciding(event, RUNNABLE, shown=shown)
 
     async def _given(self, call: _Call[I], result: O, decision: Decision, cut: int = 0) -> O:
         """What the caller gets of a decided result, or a refusal; without the characters that were shown."""
         if decision.blocked:
-            return self._refused(decision, result, after=cut > 0)
+            return self._refused(call.enforcer, decision, result, after=cut > 0)
         content = decision.content
         if not call.here.where.task:  # inside a graph what comes out would go into its checkpoints
-            content = await self._enforcer.engine.restoring(replace(decision.event, content=content))
+            content = await call.enforcer.engine.restoring(replace(decision.event, content=content))
         if content is not decision.event.content:
             result = in_form_of(result, content.value)
         return in_form_of(result, str(content.value)[cut:]) if cut else result
-
-    async def _broken_off(self, event: Event, shown: str) -> None:
-        """Keep what was shown of a result that stays undecided: its stream broke, or nobody listens any more."""
-        if shown and self._enforcer.engine.serves(Stage.OUTPUT):
-            check, event = Check("stream", Verdict.flag("stream.broken_off")), replace(event, content=Content(shown))
-            await self._enforcer.engine.stating(event, check, RUNNABLE, len(shown))
 
     def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
         content = _content(value)
         return here.event(stage, origin, content, stage.value, here.where.run, digest(content.value))
 
-    def _refused(self, decision: Decision, result: object = None, *, after: bool = False) -> O:
+    def _refused(self, enforcer: Enforcer, decision: Decision, result: object = None, *, after: bool = False) -> O:
         """A refusal in the form of the chain's output, perhaps `after` pieces that were shown."""
         wants = result if result is not None else self._output_form()
-        if self._enforcer.manners.raises(decision.stage):
-            raise_block(self._enforcer, decision)
+        if enforcer.manners.raises(decision.stage):
+            raise_block(enforcer, decision)
         if isinstance(wants, BaseMessage) or wants is BaseMessage:
-            refusal = refusal_message(self._enforcer, decision)
+            refusal = refusal_message(enforcer, decision)
             if after:
                 refusal = AIMessageChunk(content=refusal.content, response_metadata=refusal.response_metadata)
             return refusal  # type: ignore[return-value]
         if isinstance(wants, str) or wants is str:
-            return self._enforcer.refusal(decision)  # type: ignore[return-value]
-        return raise_block(self._enforcer, decision)
+            return enforcer.refusal(decision)  # type: ignore[return-value]
+        return raise_block(enforcer, decision)
 
     def _output_form(self) -> object:
         try:
@@ -227,6 +224,13 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if declared is str:
             return str
         return BaseMessage if isinstance(declared, type) and issubclass(declared, BaseMessage) else _last(self._inner)
+
+
+async def _broken_off(enforcer: Enforcer, event: Event, shown: str) -> None:
+    """Keep what was shown of a result that stays undecided: its stream broke, or nobody listens any more."""
+    if shown and enforcer.engine.serves(Stage.OUTPUT):
+        check, event = Check("stream", Verdict.flag("stream.broken_off")), replace(event, content=Content(shown))
+        await enforcer.engine.stating(event, check, RUNNABLE, len(shown))
 
 
 def _last(inner: object) -> object:

@@ -20,11 +20,12 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
 from guardrails_mw.adapters.failures import heard
-from guardrails_mw.adapters.messages import model_event, outcome, output_event, refusal_message
+from guardrails_mw.adapters.messages import ended, outcome, output_event, refusal_message
 from guardrails_mw.adapters.metadata import folded, unfolded
+from guardrails_mw.adapters.target import Target
 from guardrails_mw.event import Content, ModelCall, Stage
 from guardrails_mw.stream import Hold, Shown, Text
-from guardrails_mw.verdict import Check, Decision, Outcome, Verdict
+from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict
 from guardrails_mw.wait import Either
 
 __all__ = ["Source", "as_chunk", "streamed"]
@@ -269,18 +270,21 @@ async def streamed(
     exchange: Exchange,
     messages: Sequence[BaseMessage],
     name: str,
-    source: Callable[[list[BaseMessage]], Source[ChatGenerationChunk]],
+    target: Target,
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
     """The model's answer as it comes, or a refusal; `name` tells this call from all others of the run."""
     checked, refused = await exchange.checked(messages)
+    if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
+        noted(name)
+        yield _last(end, None)
+        return
     engine, number = exchange.enforcer.engine, 0
     while refused is None:
-        event = model_event(exchange.model_call(checked), exchange.here, f"{name}#{number}")
-        permit = await engine.deciding(event, exchange.seam)
-        if permit.blocked:
+        permit, call = await exchange.leave(checked, f"{name}#{number}", target)
+        if permit.action not in (Action.ALLOW, Action.FLAG):
             refused = permit
             break
-        attempt = _Attempt(exchange, f"{name}#{number}", permit, source(checked))
+        attempt = _Attempt(exchange, f"{name}#{number}", permit, _source(call, checked))
         async with aclosing(attempt.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
@@ -298,7 +302,11 @@ async def streamed(
             refused = block
         else:
             checked, number = checked + sent_back(last.message, block.verdict.note), number + 1
-    yield as_chunk(exchange.refused(refused, name))
+    yield as_chunk(exchange.refused(refused, name, messages))
+
+
+def _source(target: Target, messages: list[BaseMessage]) -> Source[ChatGenerationChunk]:
+    return Source(lambda: target.pieces(messages), lambda: target.apieces(messages))
 
 
 def as_chunk(result: ChatResult) -> ChatGenerationChunk:

@@ -6,7 +6,7 @@ The middleware, the tool node and (without edits) the callbacks share this flow.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import cast
@@ -18,12 +18,12 @@ from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
 from guardrails_mw.adapters.host import CALLING, Calling, Here, pause
-from guardrails_mw.adapters.messages import call_event, tool_call
+from guardrails_mw.adapters.messages import call_event, last_result, tool_call
 from guardrails_mw.adapters.results import Ran, rejection
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Json, ToolCall
 from guardrails_mw.seam import Seam
-from guardrails_mw.verdict import Decision, Outcome
+from guardrails_mw.verdict import Decision, Outcome, Remedy
 from guardrails_mw.wait import Either, drive, drive_async
 
 __all__ = [
@@ -35,6 +35,9 @@ __all__ = [
 
 ToolResult = ToolMessage | Command[object]  # and lists of them, which LangGraph's own types leave out
 """What a tool gives back to a graph."""
+
+_QUOTED = 300
+"""Characters of a repeated result that a nudge quotes."""
 
 
 async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, pausing: Pause = pause) -> Decision:
@@ -56,14 +59,14 @@ async def guarded_call(
     call = tool_call(request.tool_call, known=request.tool is not None)
     decision = await enforcer.begin(await permitted(enforcer, call, here, seam, pausing))
     if decision.blocked:
-        return rejection(enforcer, decision, request.tool_call, here)
+        return rejection(enforcer, _quoting(decision, request), request.tool_call, here)
     args = cast("dict[str, Json]", decision.content.value)
     changed = request.override(tool_call={**request.tool_call, "args": args})
     ran = Ran(enforcer, replace(call, args=args), request.tool_call, here, seam)
     if request.tool is not None:
         real = cast("dict[str, Json]", (await enforcer.revealed(decision)).value)
         changed = changed.override(tool=_guarded(request.tool, ran, real))
-    token = CALLING.set(Calling(id(enforcer), call.id))
+    token = CALLING.set(Calling(id(enforcer.seat), call.id))
     began = time.perf_counter()
     try:
         result = await ran.responded(execute(changed))
@@ -74,7 +77,7 @@ async def guarded_call(
         raise
     finally:
         CALLING.reset(token)
-    enforcer.engine.settle(decision, Outcome("done", time.perf_counter() - began))
+    await enforcer.engine.settling(decision, Outcome("done", time.perf_counter() - began))
     return cast("ToolResult", await ran.gated(result))
 
 
@@ -100,3 +103,17 @@ def _guarded(tool: BaseTool, ran: Ran, real: dict[str, Json]) -> BaseTool:
     for name, method in (("_parse_input", parsed), ("_run", sync), ("_arun", asynchronous)):
         object.__setattr__(mine, name, method)  # between what its callbacks are told and what it does
     return mine
+
+
+def _quoting(decision: Decision, request: ToolCallRequest) -> Decision:
+    """A nudge with the result that the model keeps getting, as it stands in the conversation, so guarded."""
+    state = request.state
+    messages = state.get("messages", ()) if isinstance(state, Mapping) else getattr(state, "messages", state)
+    verdict = decision.verdict
+    if verdict.remedy is not Remedy.NUDGE or not isinstance(messages, Sequence):
+        return decision
+    result = last_result(messages, request.tool_call)
+    if not result:
+        return decision
+    shown = result if len(result) <= _QUOTED else result[:_QUOTED] + "..."
+    return replace(decision, verdict=replace(verdict, note=f"{verdict.note} The result was: {shown}"))

@@ -8,11 +8,22 @@ import typer
 from typer.core import TyperGroup
 
 from guardrails_mw import __version__
-from guardrails_mw.cli import approvals, check, demo, doctor, explain, runs, schema
+from guardrails_mw.cli import approvals, check, demo, doctor, explain, loops, runs, scan, schema, spend, store
 from guardrails_mw.cli.output import complain
 from guardrails_mw.errors import GuardrailsError, PolicyError, StoreError
 
 __all__ = ["app", "main"]
+
+
+_BECAUSE = {
+    "store.newer_version": "a later version of guardrails-mw wrote it; update this one",
+    "store.older_version": "it is older, and this user may not raise it; run guardrails-mw store migrate as its owner",
+    "store.not_ours": "something else is kept there",
+    "store.unreachable": "nobody answers at its address",
+    "store.timeout": "its server accepts and does not answer",
+    "store.denied": "its server refuses the user, the password or a right",
+    "store.not_durable": "its server may lose a write that it has confirmed, and the policy says durability: power",
+}
 
 
 class _Program(TyperGroup):
@@ -23,7 +34,8 @@ class _Program(TyperGroup):
         try:
             return super().invoke(ctx)
         except StoreError as error:
-            complain(f"the store cannot be used: {error.code}")
+            because = _BECAUSE.get(error.code, "")
+            complain(f"the store cannot be used: {error.code}{because and ': '}{because}")
         except PolicyError as error:
             complain(error)
         except GuardrailsError as error:
@@ -41,11 +53,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("check")(check.check)
+app.command("scan")(scan.scan)
 app.command("explain")(explain.explain)
 app.command("schema")(schema.schema)
 app.command("doctor")(doctor.doctor)
+app.command("loops")(loops.loops)
 app.add_typer(approvals.app)
 app.add_typer(runs.app)
+app.add_typer(store.app)
+app.command("spend")(spend.spend)
 app.command("demo")(demo.demo)
 
 

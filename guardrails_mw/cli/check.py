@@ -77,7 +77,7 @@ def _event(stage: Stage, text: str, tool: str) -> Event:
 def _decide(policy: Policy, event: Event) -> Decision:
     """Decide with the policy's gates, but nowhere to record or trace."""
     from guardrails_mw.guard import Guard
-    from guardrails_mw.policy import TracesPolicy
+    from guardrails_mw.sections import TracesPolicy
     from guardrails_mw.stores.memory import MemoryStore
 
     with Guard(policy.model_copy(update={"traces": TracesPolicy()}), store=MemoryStore()) as guard:

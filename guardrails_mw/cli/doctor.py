@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -146,32 +145,29 @@ def _policy(path: Path, warm: bool) -> Iterator[Finding]:
 
 def _store(policy: Policy) -> Finding:
     """Looks only: a database that is not there yet is not made."""
+    from guardrails_mw.stores import schema_of, shown
+
     file = store_file(policy)
-    if policy.store == "memory:":
-        return Finding("store", "note", f"{policy.store} lasts as long as the process")
-    if file is not None and not file.exists():
-        ready = file.parent.is_dir() and os.access(file.parent, os.W_OK)
-        told = "not there yet; made at the first run" if ready else "its folder is missing or cannot be written to"
-        return Finding("store", "note" if ready else "broken", f"{file}: {told}")
+    place = str(file or shown(policy.store))
     try:
-        told = f"{file}: reachable, schema version {_schema_version(file)}" if file else "reachable"
-        waiting = _reopen(policy)
-    except (PolicyError, StoreError, sqlite3.Error) as error:
-        told = type(error).__name__ if isinstance(error, sqlite3.Error) else str(error)
-        return Finding("store", "broken", f"{file}: {told}" if file else told)
+        found = schema_of(policy.store, policy.base)
+        if found is None:
+            return Finding("store", "note", f"{place} lasts as long as the process")
+        if found.state == "absent":
+            ready = file is None or (file.parent.is_dir() and os.access(file.parent, os.W_OK))
+            told = "not there yet; made at the first run" if ready else "its folder is missing or cannot be written to"
+            return Finding("store", "note" if ready else "broken", f"{place}: {told}")
+        waiting = _waiting(policy) if found.state != "older" else ()  # opening that would raise
+    except (PolicyError, StoreError) as error:
+        return Finding("store", "broken", f"{place}: {error}")
+    told = "; ".join((f"reachable, schema version {found.found} of {found.newest}", *found.notes))
     if waiting:
         told += f"; {len(waiting)} requests wait for: {', '.join(sorted({each.gate for each in waiting}))}"
-    return Finding("store", "note" if waiting else "ok", told)
+    return Finding("store", "ok" if found.state == "current" and not waiting else "note", f"{place}: {told}")
 
 
-def _schema_version(file: Path) -> int:
-    with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        version: int = database.execute("PRAGMA user_version").fetchone()[0]
-    return version
-
-
-def _reopen(policy: Policy) -> Sequence[Waiting]:
-    """Open and close the store the way the guard does; who waits in it. Raises `StoreError`."""
+def _waiting(policy: Policy) -> Sequence[Waiting]:
+    """Who waits in the store, which is opened the way the guard does. Raises `StoreError`."""
     from guardrails_mw.backlog import Backlog
     from guardrails_mw.stores import open_store
 

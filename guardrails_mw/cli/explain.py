@@ -112,8 +112,8 @@ def _tool(tool: ToolTerms) -> tuple[object, ...]:
 
 
 def _limits(told: Explanation) -> None:
-    if told.budgets:
-        write("Budget of a run: " + ", ".join(f"{unit} {limit}" for unit, limit in told.budgets.items()))
+    for name, terms in told.budgets.items():
+        write(f"Budget {name}: {terms}")
     if told.loops:
         repeats, then = told.loops
         write(f"Loops: from the same result {repeats} times on: {', then '.join(then)}")

@@ -47,11 +47,12 @@ def store_file(policy: Policy) -> Path | None:
 
 def existing_store(policy: Policy) -> Store:
     """Open the store that an agent has written; makes no new one. Raises `PolicyError`, `StoreError`."""
-    from guardrails_mw.stores import open_store
+    from guardrails_mw.stores import open_store, schema_of, shown
 
     if policy.store == "memory:":
         raise PolicyError("the policy's store is memory:, which no other process can see", field="store")
-    file = store_file(policy)
-    if file is not None and not file.exists():
-        raise PolicyError(f"there is no {file} yet: nothing has run with this policy", field="store")
+    found = schema_of(policy.store, policy.base)
+    if found is not None and found.state == "absent":
+        place = store_file(policy) or shown(policy.store)
+        raise PolicyError(f"there is no {place} yet: nothing has run with this policy", field="store")
     return open_store(policy.store, policy.base, policy.record.durability)

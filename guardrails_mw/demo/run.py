@@ -29,6 +29,7 @@ from guardrails_mw.demo.screen import Screen, speaking
 from guardrails_mw.demo.server import HEADER, JUDGE, MODEL, ModelServer
 from guardrails_mw.demo.shop import Shop
 from guardrails_mw.guard import Guard
+from guardrails_mw.spend import spend
 
 __all__ = ["resource", "run"]
 
@@ -204,9 +205,9 @@ class _Stage:
         guard, name = self.guards["support"], self.folder / _POLICIES["support"]
         runs = [item.run for item in guard.ledger.runs(limit=10_000)]
         shown = next((asked.run for asked in guard.approvals.list(None)), runs[0] if runs else "RUN")
-        spent = sum(guard.store.used(f"budget:{item}:usd") for item in runs) / 1_000_000
-        tokens = sum(guard.store.used(f"budget:{item}:tokens") for item in runs)
-        screen.summary(good, total, spent, tokens, seconds)
+        costs = spend(guard.ledger, "run")
+        tokens = sum(each.input_tokens + each.output_tokens for each in costs)
+        screen.summary(good, total, sum(each.usd_micro for each in costs) / 1_000_000, tokens, seconds)
         screen.fact("Record", str(self.folder / "guardrails.db"))
         screen.look(
             [

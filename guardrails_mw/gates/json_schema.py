@@ -18,6 +18,7 @@ import re2
 
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Json
+from guardrails_mw.files import read_text
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -66,7 +67,7 @@ class SchemaCheck:
             return cls(source)
         path = base / source
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_text(path)
             data = json.loads(text) if len(text) <= _MAX_SCHEMA else None
         except json.JSONDecodeError as error:
             raise PolicyError(f"not JSON: {error.msg}", file=str(path), line=error.lineno) from None

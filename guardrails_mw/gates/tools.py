@@ -11,7 +11,7 @@ from guardrails_mw.event import Content, Event, Stage, ToolCall
 from guardrails_mw.gate import Gate
 from guardrails_mw.gates.json_schema import SchemaCheck
 from guardrails_mw.gates.json_value import UnfitError, json_text, json_value
-from guardrails_mw.policy import Rule, ToolPolicy
+from guardrails_mw.sections import Rule, ToolPolicy
 from guardrails_mw.verdict import Action, Remedy, Verdict
 
 __all__ = ["ToolsGate", "check_names", "tool_args"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
+from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
 
 __all__ = ["MemoryStore"]
 
@@ -20,7 +20,7 @@ class MemoryStore:
     >>> store.reserve("call-1", [Claim("run:1:usd", 60, cap=100)], now=0.0, ttl=60.0)
     >>> store.reserve("call-2", [Claim("run:1:usd", 60, cap=100)], now=0.0, ttl=60.0)
     Refusal(scope='run:1:usd', cap=100, used=60, asked=60)
-    >>> store.settle("call-1", {"run:1:usd": 35}), store.used("run:1:usd")
+    >>> store.settle("call-1", {"usd": 35}), store.used("run:1:usd")
     (True, 35)
     """
 
@@ -92,8 +92,18 @@ class MemoryStore:
             raise StoreError("store.value")
         with self._lock:
             held = self._close(key)
-            for scope in held.keys() | amounts.keys() if held else ():
-                self._used[scope] = self._used.get(scope, 0) + amounts.get(scope, 0) - held.get(scope, 0)
+            for scope, amount in held.items():
+                self._used[scope] += amounts.get(unit_of(scope), 0) - amount
+            return bool(held)
+
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key; see `Store.release`."""
+        with self._lock:
+            held = self._close(key)
+            for scope, amount in held.items():
+                self._used[scope] -= amount
+            if held:
+                self._keys.discard(key)
             return bool(held)
 
     def used(self, scope: str) -> int:

@@ -25,7 +25,9 @@ from typing import Literal
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
+from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.stores.prefix import beyond
+from guardrails_mw.stores.schema import Schema
 
 __all__ = ["SqliteStore"]
 
@@ -76,6 +78,12 @@ JOIN log first ON first.run = each.run AND first.seq = 1
 JOIN log last ON last.run = each.run AND last.seq = (SELECT max(seq) FROM log WHERE run = each.run)
 ORDER BY last.at DESC, each.run LIMIT ?
 """
+# What a scope has used, and whether holds of it are overdue
+_BEFORE = """
+SELECT coalesce((SELECT amount FROM used WHERE scope = ?1), 0),
+       EXISTS (SELECT 1 FROM hold WHERE scope = ?1 AND expires <= ?2)
+"""
+_CHARGE = "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE scope = ? AND expires <= ?)"
 _CODES = {
     sqlite3.SQLITE_BUSY: "store.busy",
     sqlite3.SQLITE_LOCKED: "store.busy",
@@ -147,8 +155,7 @@ class SqliteStore:
                     self._db = self._connect()
                 yield self._db
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", None)
-            raise StoreError(_CODES.get((code or 0) & 0xFF, "store.failed")) from None
+            raise _sorted_out(error) from None
         except (OverflowError, UnicodeEncodeError):  # no such number or text in a database
             raise StoreError("store.value") from None
 
@@ -224,21 +231,20 @@ class SqliteStore:
         if any(claim.amount < 0 for claim in claims):
             raise StoreError("store.value")
         with self._transaction() as db:
-            if db.execute("SELECT 1 FROM reserved WHERE key = ?", (key,)).fetchall():
-                return None
             held: dict[str, int] = {}
-            for claim in claims:
-                # `used` counts holds from the start, so charging one in full is forgetting that it can be settled
-                db.execute(
-                    "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE scope = ? AND expires <= ?)",
-                    (claim.scope, now),
-                )
-            for claim in claims:
-                used = _amount(db, claim.scope) + held.get(claim.scope, 0)
+            before = [db.execute(_BEFORE, (claim.scope, now)).fetchall()[0] for claim in claims]
+            if db.execute("INSERT OR IGNORE INTO reserved VALUES (?)", (key,)).rowcount == 0:
+                return None
+            for claim, (_, overdue) in zip(claims, before, strict=True):
+                if overdue:
+                    # `used` counts holds from the start, so charging one is forgetting that it can be settled
+                    db.execute(_CHARGE, (claim.scope, now))
+            for claim, (amount, _) in zip(claims, before, strict=True):
+                used = amount + held.get(claim.scope, 0)
                 if used + claim.amount > claim.cap:
+                    db.execute("DELETE FROM reserved WHERE key = ?", (key,))
                     return Refusal(claim.scope, claim.cap, used, claim.amount)
                 held[claim.scope] = held.get(claim.scope, 0) + claim.amount
-            db.execute("INSERT INTO reserved VALUES (?)", (key,))
             db.executemany("INSERT INTO hold VALUES (?, ?, ?, ?)", [(s, now + ttl, key, n) for s, n in held.items()])
             _charge(db, held)
             return None
@@ -249,9 +255,16 @@ class SqliteStore:
             raise StoreError("store.value")
         with self._transaction() as db:
             held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
+            _charge(db, {scope: amounts.get(unit_of(scope), 0) - amount for scope, amount in held.items()})
+            return bool(held)
+
+    def release(self, key: str) -> bool:
+        """Drop a hold and forget its key; see `Store.release`."""
+        with self._transaction() as db:
+            held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
             if held:
-                scopes = held.keys() | amounts.keys()
-                _charge(db, {scope: amounts.get(scope, 0) - held.get(scope, 0) for scope in scopes})
+                db.execute("DELETE FROM reserved WHERE key = ?", (key,))
+                _charge(db, {scope: -amount for scope, amount in held.items()})
             return bool(held)
 
     def used(self, scope: str) -> int:
@@ -284,13 +297,13 @@ class SqliteStore:
         """All keys that start with a prefix, oldest first."""
         query = "SELECT key FROM register WHERE key >= ? AND key < ? ORDER BY id"
         with self._session() as db:
-            return [row[0] for row in db.execute(query, (prefix, _beyond(prefix))).fetchall()]
+            return [row[0] for row in db.execute(query, (prefix, _end(prefix))).fetchall()]
 
     def due(self, prefix: str, before: float) -> Sequence[str]:
         """Keys under a prefix whose `due` has come, earliest first."""
         query = "SELECT key FROM register WHERE due <= ? AND key >= ? AND key < ? ORDER BY due, id"
         with self._session() as db:
-            return [row[0] for row in db.execute(query, (before, prefix, _beyond(prefix))).fetchall()]
+            return [row[0] for row in db.execute(query, (before, prefix, _end(prefix))).fetchall()]
 
     def close(self) -> None:
         """Close the file. Closing twice is harmless; any other use afterwards is ``store.closed``."""
@@ -299,6 +312,26 @@ class SqliteStore:
             db, self._db = self._db, None
             if db is not None:
                 db.close()
+
+    @classmethod
+    def schema(cls, path: str | Path) -> Schema:
+        """What a file has, without changing or making it. Raises `StoreError`."""
+        file = Path(path).absolute()
+        if not file.exists():
+            return Schema(0, len(_MIGRATIONS))
+        try:
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
+                found = _version(db)
+                if found == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
+                    raise StoreError("store.not_ours")
+        except sqlite3.Error as error:
+            raise _sorted_out(error) from None
+        return Schema(found, len(_MIGRATIONS))
+
+
+def _sorted_out(error: sqlite3.Error) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", None)
+    return StoreError(_CODES.get((code or 0) & 0xFF, "store.failed"))
 
 
 def _amount(db: sqlite3.Connection, scope: str) -> int:
@@ -311,13 +344,10 @@ def _charge(db: sqlite3.Connection, amounts: Mapping[str, int]) -> None:
     db.executemany(query, list(amounts.items()))
 
 
-def _beyond(prefix: str) -> str | bytes:
-    """The smallest text after all that start with a prefix; a blob, which sorts after every text, if none is."""
-    while prefix:
-        code, prefix = ord(prefix[-1]), prefix[:-1]
-        if code < 0x10FFFF:
-            return prefix + chr(0xE000 if code == 0xD7FF else code + 1)  # surrogates are no text
-    return b""
+def _end(prefix: str) -> str | bytes:
+    """Where keys with a prefix end; a blob, which sorts after every text, where they end with all."""
+    end = beyond(prefix)
+    return b"" if end is None else end
 
 
 def _migrate(db: sqlite3.Connection) -> None:

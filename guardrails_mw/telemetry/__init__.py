@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.policy import TracesPolicy
 from guardrails_mw.redaction import Redactor
+from guardrails_mw.sections import TracesPolicy
 from guardrails_mw.telemetry.endpoint import Endpoint
 from guardrails_mw.telemetry.langfuse import langfuse_endpoint
 

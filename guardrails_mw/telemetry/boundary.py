@@ -43,10 +43,13 @@ class Boundary:
     """
 
     def __init__(self, redactor: Redactor) -> None:
-        self._redactor = redactor
-        self._memo = {word: word for word in WORDS}
-        self._resource: tuple[Resource, Resource] | None = None
         self.withheld = 0
+        self.redact_by(redactor)
+
+    def redact_by(self, redactor: Redactor) -> None:
+        """Redact by another policy from now on, also what waits to be sent."""
+        self._resource: tuple[Resource, Resource] | None = None
+        self._by = redactor, {word: word for word in WORDS}  # one assignment: no memory outlives its redactor
 
     def outgoing(self, span: ReadableSpan) -> ReadableSpan:
         """The span as it may leave. Never raises."""
@@ -63,19 +66,21 @@ class Boundary:
 
     def text(self, text: str) -> str:
         """A text as it may leave, at most `CAP` characters of it."""
-        known = self._memo.get(text)
+        redactor, memo = self._by
+        known = memo.get(text)
         if known is not None:
             return known
-        clean = self._redactor.text(text[:_LIMIT])
+        clean = redactor.text(text[:_LIMIT])
         if clean == WITHHELD:
             return clean
         if len(text) > _LIMIT:
             clean = clean[: max(0, len(clean) - _MARGIN)]
         clean = _encodable(clean[:CAP])
         if len(text) <= _MEMO_TEXT:
-            if len(self._memo) > _MEMO_SIZE:
-                self._memo = {word: word for word in WORDS}
-            self._memo[text] = clean
+            if len(memo) > _MEMO_SIZE:
+                memo.clear()
+                memo.update((word, word) for word in WORDS)
+            memo[text] = clean
         return clean
 
     def value(self, value: object) -> tuple[str, bool]:
@@ -86,7 +91,7 @@ class Boundary:
         """
         if isinstance(value, str):
             return self.text(value), False
-        return self._dumped(self._redactor.value(self._clipped(value)))
+        return self._dumped(self._by[0].value(self._clipped(value)))
 
     def attribute(self, value: object) -> AttributeValue:
         """An attribute's value as it may leave."""
@@ -95,7 +100,7 @@ class Boundary:
         if isinstance(value, bool | float):
             return value
         if isinstance(value, int):
-            clean = value if abs(value) < 100_000 else self._redactor.value(value)  # shorter ones identify nobody
+            clean = value if abs(value) < 100_000 else self._by[0].value(value)  # shorter ones identify nobody
             return clean if isinstance(clean, int) and -_INT64 <= clean < _INT64 else self.text(str(clean))
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
             return [str(self.attribute(item)) if isinstance(item, str) else self.attribute(item) for item in value]
@@ -137,7 +142,7 @@ class Boundary:
                 told.shown = self.value(decision.event.content.value)
             else:
                 known = {check.gate: check.verdict for check in decision.checks if not check.error}
-                told.shown = self._dumped(self._redactor.content(decision.event, known).value)
+                told.shown = self._dumped(self._by[0].content(decision.event, known).value)
         return told.shown
 
     def _attributes(self, attributes: Mapping[str, AttributeValue] | None) -> dict[str, AttributeValue]:
@@ -169,9 +174,10 @@ class Boundary:
         )
 
     def _cleaned(self, resource: Resource) -> Resource:
-        if self._resource is None or self._resource[0] is not resource:
-            self._resource = (resource, Resource(self._attributes(resource.attributes)))
-        return self._resource[1]
+        known = self._resource
+        if known is None or known[0] is not resource:
+            known = self._resource = (resource, Resource(self._attributes(resource.attributes)))
+        return known[1]
 
     def _scope(self, scope: InstrumentationScope | None) -> InstrumentationScope | None:
         return InstrumentationScope(self.text(scope.name), self.text(scope.version or "")) if scope else None

@@ -170,6 +170,10 @@ class Tracing:
             self.failures += 1
             return ""
 
+    def redact_by(self, redactor: Redactor) -> None:
+        """Redact by another policy from now on, also what waits to be sent."""
+        self._boundary.redact_by(redactor)
+
     def observe(self, decision: Decision) -> None:
         """Emit a span for every check of a decision, one after the other in time. Never raises.
 

@@ -16,8 +16,9 @@ from langgraph.checkpoint.memory import InMemorySaver
 from guardrails_mw.event import Content, Event, Stage, ToolCall
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.guard import Guard
-from guardrails_mw.policy import Otlp, Policy, TracesPolicy
+from guardrails_mw.policy import Policy
 from guardrails_mw.redaction import Redactor
+from guardrails_mw.sections import Otlp, TracesPolicy
 from guardrails_mw.testing.canary import KINDS, Canaries, Kind
 from guardrails_mw.testing.leaving import Collector, Leaving, bytes_of, file_bytes
 from guardrails_mw.testing.planting import STORIES, CanaryModel, Planting, Story, stage_of

@@ -20,5 +20,5 @@ def test_input_is_charged_without_usage(seam: str, tmp_path: Path) -> None:
         else:
             guard.model(model).invoke(prompt, thread())
         [run] = guard.ledger.runs()
-        used = guard.store.used(f"budget:{run.run}:tokens")
+        used = guard.store.used(f"run:{run.run}:tokens")
     assert used == 500 + 4 + 1 + 4

@@ -79,7 +79,7 @@ def test_calls_with_reasoning_still_pass_a_schema_for_answers(tmp_path: Path) ->
 
 def test_usage_of_zero_is_no_usage(tmp_path: Path) -> None:
     """A server that reports zero tokens for "unknown" does not make calls free."""
-    guard = make_guard(tmp_path, "budgets: {run: {tokens: 3000, assume_output: 100}}")
+    guard = make_guard(tmp_path, "budgets: {run: {tokens: 3000}}\nreserve: {output_tokens: 100}")
 
     class Zeros(ScriptedModel):
         def _answer(self, messages: list[BaseMessage]) -> AIMessage:

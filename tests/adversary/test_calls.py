@@ -33,7 +33,7 @@ def test_calls_of_one_message_with_one_id_are_counted_each(tmp_path: Path) -> No
     builder.add_node("tools", ToolNode(tools.all()))
     builder.add_edge(START, "tools")
     messages = [HumanMessage("go"), same_id(10)]
-    with pytest.raises(GuardrailBlocked, match=r"budget\.tool_calls"):
+    with pytest.raises(GuardrailBlocked, match=r"budget\.run\.tool_calls"):
         builder.compile().invoke({"messages": messages}, {"callbacks": guard.callbacks()})
     assert len(tools.done) <= 2
 

@@ -225,8 +225,9 @@ def test_open_store(tmp_path: Path) -> None:
     ("url", "hint"),
     [
         ("sqlit:///s.db", "did you mean 'sqlite'"),
-        ("redis://localhost", "allowed: memory, sqlite"),
-        ("", "allowed: memory, sqlite"),
+        ("mysql://localhost", "allowed: memory, sqlite, postgresql, redis"),
+        ("redis:localhost", "write memory:"),
+        ("", "allowed: memory, sqlite, postgresql, redis"),
         ("memory", "write memory:"),
         ("memory:x", "write memory:"),
         ("sqlite:s.db", "sqlite:///file"),

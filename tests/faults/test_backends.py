@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from chat import decisions, make_guard
 from hosts import Host
+from servers import Server
 
 from guardrails_mw import Guard
 from guardrails_mw.errors import StoreError
@@ -91,21 +92,25 @@ NEEDED = {"append", "reserve"}
 """Operations without which nothing may happen: what is not recorded or reserved first is not done."""
 
 
-def _address(scheme: str) -> str:
-    """An address of a store of this kind. A new kind has to be written down here."""
-    return {"memory": "memory:", "sqlite": "sqlite:///faults.db"}[scheme]
+def _address(scheme: str, request: pytest.FixtureRequest) -> str:
+    """An address of an empty store of this kind. A new kind has to be written down here."""
+    if scheme in ("memory", "sqlite"):
+        return {"memory": "memory:", "sqlite": "sqlite:///faults.db"}[scheme]
+    server: Server = request.getfixturevalue({"redis": "redis_server", "postgresql": "postgres_server"}[scheme])
+    server.wipe()
+    return server.url
 
 
 def _store_cells() -> Iterator[tuple[str, str, str, str, str, str]]:
     return itertools.product(SCHEMES, OPERATIONS, ERRORS, HOSTS, ("invoke", "ainvoke"), ("block", "flag"))
 
 
-def _stored(folder: Path, cell: tuple[str, str, str, str, str, str]) -> str:
+def _stored(folder: Path, cell: tuple[str, str, str, str, str, str], address: str) -> str:
     """What is wrong with one request during which one operation of the store fails."""
-    scheme, operation, error, seam, mode, on_failure = cell
+    _, operation, error, seam, mode, on_failure = cell
     source = COUNTED.format(on_failure)
     folder.mkdir(parents=True)
-    with make_guard(folder, f"store: 'memory:'\n{source}", store=open_store(_address(scheme), folder)) as guard:
+    with make_guard(folder, f"store: 'memory:'\n{source}", store=open_store(address, folder)) as guard:
         host = Host(seam, guard)
         with broken_store(guard.store, [operation], ERRORS[error]):
             outcome = host.run(mode, Stage.INPUT, "n1")
@@ -123,20 +128,20 @@ def _stored(folder: Path, cell: tuple[str, str, str, str, str, str]) -> str:
         return ""
 
 
-def test_a_sample_of_stores_that_fail(tmp_path: Path) -> None:
+def test_a_sample_of_stores_that_fail(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Each kind of store and operation: what has to be kept first is kept, or nothing happens."""
     cells = random.SystemRandom().sample(list(_store_cells()), 60)
-    wrong = [_stored(tmp_path / str(number), cell) for number, cell in enumerate(cells)]
+    wrong = [_stored(tmp_path / str(number), cell, _address(cell[0], request)) for number, cell in enumerate(cells)]
     assert [each for each in wrong if each] == []
 
 
 @pytest.mark.full
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_every_store_that_fails(scheme: str, tmp_path: Path) -> None:
+def test_every_store_that_fails(scheme: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """All of them."""
     cells = [cell for cell in _store_cells() if cell[0] == scheme]
-    wrong = [_stored(tmp_path / str(number), cell) for number, cell in enumerate(cells)]
+    wrong = [_stored(tmp_path / str(number), cell, _address(cell[0], request)) for number, cell in enumerate(cells)]
     assert [each for each in wrong if each] == []
 
 

@@ -60,7 +60,8 @@ def test_every_signature_finds_its_example_by_itself(signature):
     others = [s for s in SET.signatures if s.id != signature.id]
     rest = SignatureSet([s.model_copy(update={"pattern": SET.patterns[s.id]}) for s in others], {})
     left = InjectionGate("rest", signatures=rest).check(event)
-    assert (left.score or 0) < (InjectionGate("all").check(event).score or 0)
+    assert signature.id not in {finding.type for finding in left.findings}
+    assert signature.id in {finding.type for finding in InjectionGate("all").check(event).findings}
 
 
 @pytest.mark.parametrize("signature", SET.signatures, ids=lambda signature: signature.id)
@@ -283,6 +284,16 @@ WAYS = {
     "markup": lambda text: text.replace("gn", "g<b>n").replace("evi", "e<!-- no -->vi"),
     "homoglyphs": lambda text: text.replace("o", "\u043e").replace("e", "\u0435"),
     "variation selectors": lambda text: "".join(chr(0xE0100 + ord(char) - 16) for char in text),
+    "caesar": lambda text: "".join(chr((ord(c) - 94) % 26 + 97) if c.isalpha() else c for c in text.lower()),
+    "base32": lambda text: base64.b32encode(text.encode()).decode(),
+    "quoted-printable": lambda text: "".join(f"={byte:02X}" for byte in text.encode()),
+    "octal": lambda text: "".join(f"\\{ord(char):03o}" for char in text),
+    "code points": lambda text: " ".join(f"U+{ord(char):04X}" for char in text),
+    "decimal": lambda text: " ".join(str(ord(char)) for char in text),
+    "struck out": lambda text: "".join(char + "\u0489" for char in text),
+    "small capitals": lambda text: text.lower().translate(str.maketrans("aeginorstuv", "ᴀᴇɢɪɴᴏʀꜱᴛᴜᴠ")),
+    "flags": lambda text: "".join(chr(ord(c) + 0x1F1E6 - 97) if c.isalpha() else c for c in text.lower()),
+    "colours": lambda text: "".join(f"\x1b[31m{char}\x1b[0m" for char in text),
     "one word": lambda text: text.replace(" ", "_"),
 }
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 import string
+from urllib.parse import quote
 
 import pytest
 from pydantic import ValidationError
@@ -91,6 +92,15 @@ def credentials() -> dict[str, str]:
         "grafana": "glsa" + "_" + some(32) + "_" + some(8, HEX),
         "new_relic": "NRAK" + "-" + some(27, string.ascii_uppercase + string.digits),
         "sentry": "sntry" + "s_" + some(60),
+        "airtable": "pat" + some(14) + "." + some(64, HEX),
+        "figma": "figd" + "_" + some(40),
+        "pulumi": "pul" + "-" + some(40, HEX),
+        "sonar": "sqp" + "_" + some(40, HEX),
+        "circleci": "CCIPAT" + "_" + some(22) + "_" + some(40, HEX),
+        "netlify": "nfp" + "_" + some(36),
+        "hubspot": "pat" + "-na1-" + uuid(),
+        "nvidia": "nvapi" + "-" + some(64),
+        "azure_ad": some(3) + "8Q" + "~" + some(34),
         "age": "AGE-SECRET" + "-KEY-1" + some(58, string.ascii_uppercase + string.digits),
         "jwt": part64({"alg": "HS256", "typ": "JWT"}) + "." + part64({"sub": "1"}) + "." + some(43),
         "db_url": "postgres" + "://app:" + some(14) + "@db.internal:5432/prod",
@@ -99,9 +109,17 @@ def credentials() -> dict[str, str]:
 
 
 CREDENTIALS = credentials()
-BY_NAME = {"azure_storage", "authorization", "generic", "generic_prose"}  # known by what stands before them
+BY_NAME = {
+    "azure_storage",
+    "azure_sas",
+    "authorization",
+    "generic",
+    "generic_prose",
+}  # known by what stands before them
 TOKEN = "x8Kd" + "02mQ" * 2 + "vB7tR"
 STRONG = "Zq7!" + "vK2#" + "mP9w"
+LONG = base64.b64encode(RNG.randbytes(64)).decode()
+SAS = quote(base64.b64encode(RNG.randbytes(32)).decode(), safe="")
 
 
 def check(value: object, stage: Stage = Stage.TOOL_RESULT, secret: bytes = b"", **keys: object):
@@ -141,7 +159,8 @@ def test_every_kind_is_found_to_the_code_point(kind, wrap):
         ("| API key | " + STRONG + " |", STRONG),
         ("<secret>" + STRONG + "</secret>", STRONG),
         ("Authorization: Bearer " + TOKEN, TOKEN),
-        ("AccountKey=" + "aB3/" * 21 + "aB==;Endpoint=x", "aB3/" * 21 + "aB=="),
+        ("AccountKey=" + LONG + ";Endpoint=x", LONG),
+        ("https://a.blob.core.windows.net/c/b?sv=2024&sig=" + SAS, SAS),
     ],
 )
 def test_a_telling_name_makes_a_value_a_secret(text, value):
@@ -188,6 +207,202 @@ def test_placeholders_and_look_alikes_pass(text):
     """Names of variables, hashes, ids, examples and prose are no secrets."""
     verdict = check(text)
     assert (verdict.action, verdict.findings) == (Action.ALLOW, ())
+
+
+def names() -> list[str]:
+    """Names that people give to secrets, by what they open and how they are written."""
+    stems = ["password", "passwd", "secret", "api_key", "access_token", "client_secret", "auth_token", "signing_key"]
+    owners = ["", "db", "redis", "stripe", "aws", "admin", "smtp"]
+    made = [f"{owner}_{stem}".strip("_") for owner in owners for stem in stems]
+    return [*made, *(name.upper() for name in made), *(name.replace("_", "-") for name in made), *map(camel, made)]
+
+
+def camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.title() for word in rest)
+
+
+def drawn() -> list[str]:
+    """Values as generators of passwords, keys and tokens draw them."""
+    return [
+        some(16, ALNUM + "!@#^*") + "7a",
+        some(24) + "4K",
+        some(40, ALNUM + "+/") + "9Z",
+        base64.b64encode(RNG.randbytes(32)).decode(),
+        base64.urlsafe_b64encode(RNG.randbytes(32)).decode().rstrip("="),
+        some(32, HEX),
+        some(40, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),
+        uuid(),
+    ]
+
+
+FORMS = [
+    "{name}={value}",
+    "export {name}='{value}'",
+    "{name}: {value}",
+    '  {name}: "{value}"  # production',
+    '{{"retries": 3, "{name}": "{value}"}}',
+    '{{"body": "{{\\"{name}\\": \\"{value}\\"}}"}}',
+    'client = Client({name}="{value}")',
+    "config['{name}'] = '{value}'",
+    "const {name} = `{value}`;",
+    "'{name}' => '{value}',",
+    "<{name}>{value}</{name}>",
+    '<add key="{name}" value="{value}" />',
+    '- name: {name}\n  value: "{value}"',
+    'variable "{name}" {{ default = "{value}" }}',
+    "[auth]\n{name} = '{value}'",
+    "curl -H 'X-{name}: {value}' https://api.example.com",
+    "docker run -e {name}={value} app",
+    "| {name} | {value} |",
+    "- **{name}**: `{value}`",
+    "The {name} is {value}",
+    "https://api.example.com/v1?{name}={value}",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_drawn_value_under_a_telling_name_is_found_in_every_form(form):
+    """Whatever the file format, at least 95 % of drawn values are covered whole, here with over 1,700 tries."""
+    tries = [(name, value) for name in names() for value in drawn()]
+    texts = [(form.format(name=name, value=value), value) for name, value in tries]
+    covered = [any(value in found for found in cut(text, check(text))) for text, value in texts]
+    assert sum(covered) >= 0.95 * len(covered), [texts[i][0] for i, ok in enumerate(covered) if not ok][:5]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "curl -u admin:" + STRONG + " https://api.example.com",
+        "machine api.example.com login bob password " + STRONG,
+        "ENV STRIPE_SECRET_KEY " + TOKEN,
+        "tool --db-password " + STRONG + " --verbose",
+        'tool --api-key "' + TOKEN + '"',
+        "I set the password to " + TOKEN + " yesterday.",
+        "Password for staging: " + TOKEN,
+        "The credentials are " + TOKEN + ".",
+        "Your temporary password is: " + TOKEN,
+        "Passwort: " + TOKEN,
+        "//registry.example.com/:_authToken=" + TOKEN,
+        "Server=db;User Id=sa;Password=" + STRONG + ";",
+    ],
+)
+def test_secrets_in_commands_and_files_of_programs(text):
+    """Forms that need more than a name and a colon."""
+    assert [value in (STRONG, TOKEN) for value in cut(text, check(text))] == [True]
+
+
+def digest(count: int) -> str:
+    return base64.b64encode(RNG.randbytes(count)).decode()
+
+
+ORDINARY = {
+    "ids and digests": [
+        "commit={hex40}",
+        "etag: {hex32}",
+        'ETag: W/"{token}"',
+        "integrity: sha512-{b64}",
+        "request_id={uuid}",
+        "image: registry.example.com:5000/app:v1@sha256:{hex64}",
+        "docker://alpine:3.18@sha256:{hex64}",
+        "<img src='data:image/png;base64,{b64}'>",
+        "ssh-rsa {b64} bob@host",
+        '"public_key": "{b64}"',
+        "signature: {b64}",
+        "cache key: {hex40}",
+        "key {uuid} was deleted",
+        '"_key": "{token}"',
+        "https://cdn.example.com/{token}/app.js",
+        "primary_key: {hex32}",
+        "idempotency_key: {uuid}",
+        "x-amz-id-2: {b64}",
+    ],
+    "names about secrets": [
+        '"token_id": "{uuid}"',
+        "api_key_id: {hex32}",
+        '"access_key_hash": "{hex40}"',
+        "nextPageToken: {token}",
+        "page_token={token}",
+        '"LockToken": "{uuid}"',
+        "csrf_token: {token}",
+        "tool list --next-token {token}",
+        "secret_arn: arn:aws:secretsmanager:us-east-1:123456789012:secret:Db-a1b2c3",
+        "password_updated_at: 2024-05-12T10:11",
+        "private_key_path=/etc/ssl/private/server-2024.key",
+        "secret_version: projects/1/secrets/my-secret/versions/5",
+    ],
+    "stand-ins": [
+        "password: <your-password>",
+        "password=changeme123",
+        "secret: replace-with-a-long-random-string-32",
+        "token = YOUR_TOKEN_HERE_1",
+        "api_key: '{{{{ vault_key_1 }}}}'",
+        "password=%DB_PASSWORD_1%",
+        "password=@DB_PASS_1@",
+        "access_token: ${{{{ secrets.GITHUB_TOKEN }}}}",
+        "api_key='demo-api-key-12345'",
+        "password: P@ssw0rd",
+        "https://{{user}}:{{password}}@example.com",
+        "mongodb://<username>:<password>@cluster0.mongodb.net/test",
+        "ghp_" + "x" * 36,
+        "AKIAIOSFODNN7" + "EXAMPLE",
+        "sk-proj-" + "your-key-here-" + "0" * 20,
+        "AIzaSy" + "X" * 33,
+        "https://hooks.slack.com/services/T00000000/B00000000/" + "X" * 24,
+        "Authorization: Bearer $ACCESS_TOKEN_1",
+        "ftp://anonymous:anonymous@ftp.example.com",
+    ],
+    "code": [
+        "token = module.set(value)",
+        "token = tracing_v2_callback_var.set(cb)",
+        'password = os.environ["DB_PASS_1"]',
+        "const password = req.body.password1;",
+        'secret = hashlib.sha256(b"x").hexdigest()',
+        "key: NDArray[uint32]",
+        "private_key: ed25519.Ed25519PrivateKey, x",
+        "account_key: AuthAzureSandboxMountAccountKeyConfigAccountKey2",
+        "def login(user, password=DEFAULT_PASSWORD_1): ...",
+        "password = random_password.db1.result",
+        "return b.token=c.set(d1),e?f.secret=g.h2:i.password=j.k1,l",
+        "Signing key: ECDSA_P256_SHA256",
+        "encryption key: aes-256-cbc-hmac-sha1",
+        "pass_name = 'b2b_gemm_pass'",
+        "r'(token|name|variable|body|case-body)',",
+        f"if '{DASHES}BEGIN PRIVATE KEY{DASHES}' in text: raise ValueError",
+    ],
+    "prose": [
+        "The key MySuperClassName2 maps to an object.",
+        "S3 key uploads/2024/05/IMG_20240512_101112.jpg not found",
+        "error: unexpected token: `StringLiteral42`",
+        '{{"errors": {{"password": "PasswordTooShort8"}}}}',
+        "reset it at www.example.com/auth/password-reset/token=?asfbuy3y2cdaqhvei",
+        "Password1 and Password2 must match",
+        f"It must start with {DASHES}BEGIN RSA PRIVATE KEY{DASHES} and end with {DASHES}END RSA PRIVATE KEY{DASHES}.",
+    ],
+}
+
+
+@pytest.mark.parametrize("group", ORDINARY)
+def test_ordinary_text_passes(group):
+    """What stands in code, documents, logs and lock files is no secret, with whatever ids and digests are drawn."""
+    for form in ORDINARY[group]:
+        for _ in range(30):
+            values = {
+                "hex32": some(32, HEX), "hex40": some(40, HEX), "hex64": some(64, HEX), "uuid": uuid(),
+                "token": some(22), "b64": digest(64),
+            }  # fmt: skip
+            text = form.format(**values)
+            assert cut(text, check(text)) == [], text
+
+
+def test_a_mention_of_a_private_key_does_not_hide_one():
+    """Armour without a key in it is passed over, and the key behind it is still found."""
+    text = f"Look for {DASHES}BEGIN PRIVATE KEY{DASHES} in files. " + "x " * 300 + pem()
+    assert cut(text, check(text)) == [pem_of(text)]
+
+
+def pem_of(text: str) -> str:
+    return text[text.rindex(DASHES + "BEGIN") :]
 
 
 def test_a_private_key_is_covered_to_its_end_or_as_far_as_it_goes():

@@ -44,9 +44,9 @@ def test_pauses_and_resumes_count_once(seam: str, tmp_path: Path) -> None:
         )
         assert set(counted.values()) == {1}, counted
         run = rows[0]["run"]
-        assert guard.store.used(f"budget:{run}:tool_calls") == 2
+        assert guard.store.used(f"run:{run}:tool_calls") == 2
         if seam != "nodes":
-            assert guard.store.used(f"budget:{run}:model_calls") == 3
+            assert guard.store.used(f"run:{run}:model_calls") == 3
 
 
 def _agent(seam: str, guard: object, model: ScriptedModel, tools: Tools) -> object:
@@ -76,8 +76,8 @@ def test_a_resume_in_another_process_is_the_same_run(tmp_path: Path) -> None:
             else:
                 agent.invoke(Command(resume=1), thread())
                 assert {row["run"] for row in decisions(guard)} == {decisions(guard)[0]["run"]}
-                assert guard.store.used(f"budget:{decisions(guard)[0]['run']}:tool_calls") == 1
-                assert guard.store.used(f"budget:{decisions(guard)[0]['run']}:model_calls") == 2
+                assert guard.store.used(f"run:{decisions(guard)[0]['run']}:tool_calls") == 1
+                assert guard.store.used(f"run:{decisions(guard)[0]['run']}:model_calls") == 2
     assert tools.done == [("wipe", "/")]
 
 
@@ -113,7 +113,7 @@ def test_a_node_that_fails_and_runs_again_records_once(tmp_path: Path) -> None:
         graph.compile(checkpointer=InMemorySaver()).invoke({"messages": [("user", "hello")]}, thread())
         rows = decisions(guard)
         assert [row["stage"] for row in rows].count("input") == 1
-        assert guard.store.used(f"budget:{rows[0]['run']}:model_calls") == model.calls == 2
+        assert guard.store.used(f"run:{rows[0]['run']}:model_calls") == model.calls == 2
 
 
 def test_an_interrupt_in_a_node_with_a_guarded_model(tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_an_interrupt_in_a_node_with_a_guarded_model(tmp_path: Path) -> None:
         app.invoke(Command(resume="yes"), thread())
         rows = decisions(guard)
         assert [row["stage"] for row in rows].count("input") == 1
-        assert guard.store.used(f"budget:{rows[0]['run']}:model_calls") == model.calls == 2
+        assert guard.store.used(f"run:{rows[0]['run']}:model_calls") == model.calls == 2

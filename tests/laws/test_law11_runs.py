@@ -59,7 +59,7 @@ def test_resumes_that_begin_elsewhere_share_one_budget(kind: str, tmp_path: Path
         assert [m.response_metadata.get("guardrails", {}).get("reason") for m in said] == [
             None,
             None,
-            "budget.model_calls",
+            "budget.run.model_calls",
         ]
         graph.invoke({"messages": "and now?"}, config)
         assert "guardrails" not in graph.invoke(Command(resume=True), config)["messages"][-1].response_metadata
@@ -88,4 +88,4 @@ def test_the_same_under_an_event_loop(tmp_path: Path) -> None:
             return reasons
 
     with _guard() as guard:
-        assert asyncio.run(play()) == [None, None, None, "budget.model_calls", None, None]
+        assert asyncio.run(play()) == [None, None, None, "budget.run.model_calls", None, None]

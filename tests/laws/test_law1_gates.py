@@ -95,8 +95,8 @@ budgets: {{run: {{model_calls: 3, tokens: 1000}}}}
         event = Event(Stage.MODEL, Content(None), call=ModelCall("m", 10, 20), key="k1")
         with pytest.raises(kind):
             guard.decide(event)
-        assert guard.store.used("budget::tokens") == 30  # charged, not released
-        assert guard.store.settle("budget:budget:model:k1#0", {}) is False  # and held no longer
+        assert guard.store.used("run:direct:tokens") == 30  # charged, not released
+        assert guard.store.settle("budget:model:k1", {}) is False  # and held no longer
 
 
 def test_a_broken_gate_spares_the_model(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ BROKEN = [
     ("tools: {x: {approval: {within: 30}}}\n", ":2: tools.x.approval.within", "30m"),
     ("budgets: {run: {usd: '0.5'}}\n", ":2: budgets.run.usd", "prices"),
     ("budgets: {run: {usd: -1}}\nprices: {m: {input: 1, output: 1}}\n", ":2: budgets.run.usd", "greater than 0"),
-    ("budgets: {rum: {tokens: 3}}\n", ":2: budgets", "unknown key"),
+    ("budgets: {rum: {tokens: 3}}\n", ":2: budgets.rum", "did you mean 'run'"),
     ("loops: {repeats: 1}\n", ":2: loops.repeats", "greater than or equal to 2"),
     ("loops: {then: [stop]}\n", ":2: loops.then.0", "nudge"),
     ("record: {redact: [pii]}\ndefault_tool: block\n", ":2: record.redact.0", "unknown gate 'pii'"),

@@ -37,7 +37,7 @@ def test_parallel_calls_never_exceed(tmp_path: Path) -> None:
         state = graph.compile().invoke({"messages": []}, {"max_concurrency": 8})
         assert model.calls == 3
         refused = [m for m in state["messages"] if m.response_metadata.get("guardrails")]
-        assert {m.response_metadata["guardrails"]["reason"] for m in refused} == {"budget.model_calls"}
+        assert {m.response_metadata["guardrails"]["reason"] for m in refused} == {"budget.run.model_calls"}
         assert len(refused) == 5
 
 
@@ -54,22 +54,22 @@ def test_parallel_tool_calls_never_exceed(tmp_path: Path) -> None:
 def test_a_worst_case_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
     """Tokens are held before the call: 1,000 assumed output tokens do not fit into 500."""
     model = ScriptedModel(script=in_turn("hi"))
-    with make_guard(tmp_path, "budgets: {run: {tokens: 500, assume_output: 1000}}") as guard:
+    with make_guard(tmp_path, "budgets: {run: {tokens: 500}}\nreserve: {output_tokens: 1000}") as guard:
         answer = guard.model(model).invoke("hello")
-        assert answer.response_metadata["guardrails"]["reason"] == "budget.tokens"
+        assert answer.response_metadata["guardrails"]["reason"] == "budget.run.tokens"
         assert model.calls == 0
 
 
 def test_what_was_used_is_charged_and_the_rest_freed(tmp_path: Path) -> None:
     """Each call holds 1,000 tokens and uses 15: many fit one after the other, and 15 each are charged."""
     model = ScriptedModel(script=in_turn("hi"))
-    with make_guard(tmp_path, "budgets: {run: {tokens: 1200, assume_output: 1000}}") as guard:
+    with make_guard(tmp_path, "budgets: {run: {tokens: 1200}}\nreserve: {output_tokens: 1000}") as guard:
         guarded = guard.model(model)
         chain = RunnableLambda(lambda text: [guarded.invoke(text) for _ in range(10)])
         answers = chain.invoke("hello")
         assert [m.content for m in answers] == ["hi"] * 10
         run = decisions(guard)[0]["run"]
-        assert guard.store.used(f"budget:{run}:tokens") == 150
+        assert guard.store.used(f"run:{run}:tokens") == 150
 
 
 def test_an_unknown_price_is_a_verdict(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_failed_call_is_charged(tmp_path: Path) -> None:
             raise AssertionError("never refused")
 
         answer = RunnableLambda(stubborn).invoke("hello")
-        assert answer.response_metadata["guardrails"]["reason"] == "budget.model_calls"
+        assert answer.response_metadata["guardrails"]["reason"] == "budget.run.model_calls"
         assert model.calls == 3
 
 
@@ -115,7 +115,7 @@ def test_sub_agents_belong_to_the_run(tmp_path: Path) -> None:
         outer = create_agent(outer_model, [delegate], middleware=[guard.middleware()], checkpointer=InMemorySaver())
         state = outer.invoke({"messages": "go"}, thread())
         assert (outer_model.calls, inner_model.calls) == (1, 1)
-        assert state["messages"][-1].response_metadata["guardrails"]["reason"] == "budget.model_calls"
+        assert state["messages"][-1].response_metadata["guardrails"]["reason"] == "budget.run.model_calls"
         assert len({row["run"] for row in decisions(guard)}) == 1
 
 
@@ -132,7 +132,7 @@ def test_sub_agents_are_counted_by_callbacks(tmp_path: Path) -> None:
 
         outer_model = ScriptedModel(script=in_turn(wants("delegate", q="x"), "Done."))
         outer = create_agent(outer_model, [delegate])
-        with pytest.raises(RuntimeError, match=r"budget\.model_calls"):
+        with pytest.raises(RuntimeError, match=r"budget\.run\.model_calls"):
             outer.invoke({"messages": "go"}, {"callbacks": guard.callbacks()})
         assert (outer_model.calls, inner_model.calls) == (1, 1)
 

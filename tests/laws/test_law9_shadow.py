@@ -56,7 +56,7 @@ def test_nothing_changes_and_everything_is_recorded(mode: str, seam: str, tmp_pa
     if seam != "model":
         assert ("tool_call", "block", "tools", "never-x", 0) in rows
         assert ("tool_call", "ask", "tools", "root", 0) in rows
-        assert ("model", "block", "budget", "budget.model_calls", 0) in rows
+        assert ("model", "block", "budget", "budget.run.model_calls", 0) in rows
     assert actions == {"allow"}
 
 

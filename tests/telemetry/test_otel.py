@@ -19,8 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Actor, Content, Event, Stage, Where
 from guardrails_mw.gate import Gate
-from guardrails_mw.policy import Otlp, TracesPolicy
 from guardrails_mw.redaction import WITHHELD, Redactor
+from guardrails_mw.sections import Otlp, TracesPolicy
 from guardrails_mw.telemetry import Endpoint, langfuse_endpoint, tracing_from_policy
 from guardrails_mw.telemetry.otel import Tracing
 from guardrails_mw.verdict import Action, Check, Decision, Edit, Verdict, combine

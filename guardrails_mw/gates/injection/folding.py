@@ -21,11 +21,12 @@ Way: TypeAlias = Callable[[int, int], tuple[int, int]]
 _TABLE_LIMIT = 65_536  # entries a table may keep, so that hostile texts cannot grow it for ever
 _BLANK = frozenset(  # drawn as nothing, yet neither format characters nor spaces by their category
     {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0xFFFD, *range(0x180B, 0x1810)}
-    | {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
+    | {*range(0xFE00, 0xFE10), *range(0xFE20, 0xFE30), *range(0xE0100, 0xE01F0)}
 )
+_MARKS = tuple(range(*marks) for marks in ((0x483, 0x48A), (0x1AB0, 0x1B00), (0x1DC0, 0x1E00), (0x20D0, 0x2100)))
 _QUOTES = {0x2018: "'", 0x2019: "'", 0x02BC: "'", 0x201C: '"', 0x201D: '"', 0x2010: "-", 0x2011: "-"}
-_BADGES = {  # white letters on a black disc or square: no compatibility form leads from them to the letter
-    first + index: chr(ord("a") + index) for first in (0x1F150, 0x1F170) for index in range(26)
+_BADGES = {  # letters on a black disc or square, of flags, in brackets: no compatibility form is the letter
+    first + index: chr(ord("a") + index) for first in (0x1F150, 0x1F170, 0x1F1E6, 0x249C) for index in range(26)
 }
 
 
@@ -97,7 +98,7 @@ def _through(changes: Iterable[Change], length: int, way: Way) -> Way:
 
 
 def _is_accent(code: int) -> bool:
-    return 0x0300 <= code <= 0x036F
+    return 0x0300 <= code <= 0x036F or (code >= 0x0483 and any(code in marks for marks in _MARKS))
 
 
 def _is_invisible(code: int, char: str) -> bool:

@@ -10,7 +10,9 @@ from guardrails_mw.gates.injection.wrappings import contents, unwrapped, visible
 
 __all__ = ["DISGUISES", "views"]
 
-DISGUISES = frozenset({"hidden", "joined", "decoded", "letters", "rot13", "reversed", "mirrored"})
+DISGUISES = frozenset(
+    {"hidden", "joined", "decoded", "letters", "rot13", "shifted", "pig latin", "flipped", "reversed", "mirrored"}
+)
 """Views of what somebody took the trouble to hide. Escapes, markup and misspelt words are everyday things."""
 
 _DEPTH = 2  # texts within texts that are opened

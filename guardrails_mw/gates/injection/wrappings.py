@@ -6,14 +6,14 @@ where there is none. All of them run in time linear in the text; a cheap test de
 
 from __future__ import annotations
 
-import base64
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import re2
 
+from guardrails_mw.gates.injection.codes import CODED, CODES
 from guardrails_mw.gates.injection.folding import View, Way, rewritten, stay, translated
 
 __all__ = ["contents", "unwrapped", "visible"]
@@ -51,17 +51,14 @@ _APART = re.compile(rf"(?<![^\W_])[^\W_]([{_SEPARATORS}])\S(?:\1\S){{3}}")
 _SINGLES = re.compile(r"(?<!\S)\S(?: \S)+(?!\S)")
 _WORD = re.compile(r"\S+")
 _ESCAPE = re.compile(
-    r"(?:%[0-9A-Fa-f]{2})+|&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|(?:\\x[0-9A-Fa-f]{2})+"
-    r"|\\u\{?[0-9A-Fa-f]{4,6}\}?|\\U[0-9A-Fa-f]{8}|\\[nrtbf\"'/]"
+    r"(?:%[0-9A-Fa-f]{2})+|&(?:#[0-9]{1,7};?|#[xX][0-9A-Fa-f]{1,6};?|[A-Za-z]{2,8};)|(?:\\{1,4}x[0-9A-Fa-f]{2})+"
+    r"|\\{1,4}u(?:\{[0-9A-Fa-f]{1,6}\}|[0-9A-Fa-f]{4})|\\U[0-9A-Fa-f]{8}|(?:\\[01][0-7]{2})+|\\[nrtbf\"'/]"
+    r"|(?:=[0-9A-F]{2}){4,}|U\+[0-9A-Fa-f]{4,5}(?:[ ,;]?U\+[0-9A-Fa-f]{4,5}){3,}"
 )
-_TAG = re.compile(r"<(?:!--[^<>]{0,200}--|/?[A-Za-z][^<>]{0,60})>")
-_ESCAPED = re2.compile(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\[xuUnrtbf\"'/]")
-_BASE64 = re2.compile(r"[A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]{0,8}[A-Za-z0-9+/_-]{8,})*={0,2}")
-_HEX = re2.compile(r"\b[0-9A-Fa-f]{2}(?:[\s:,-]?(?:0x)?[0-9A-Fa-f]{2}){9,}\b")
-_BINARY = re2.compile(r"\b[01]{8}(?:\s?[01]{8}){5,}\b")
+_TAG = re.compile(r"(?:<(?:!--[^<>]{0,200}--|/?[A-Za-z][^<>]{0,60})>|\x1b\[[0-9;]{0,12}[A-Za-z])+")
+_ESCAPED = re2.compile(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\[xuUnrtbf\"'/01]|(?:=[0-9A-F]{2}){4}|U\+[0-9A-F]{4}")
+_SIGNS = ("%", "&", "\\", "=", "U+")
 _LETTERS_APART = re2.compile(r"(?:[\pL\pN][ ._*|/~,+\-·•]){4}[\pL\pN]")
-_CODED = re2.compile(r"[A-Za-z0-9+/_-]{16}|(?:[0-9A-Fa-f]{2}[\s:,-]){9}|(?:[01]{8}\s?){6}")
-_NOISE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
 
 
 def visible(text: str) -> tuple[str, Way]:
@@ -84,13 +81,14 @@ def unwrapped(source: str, way: Way) -> Iterator[View]:
     [('unescaped', 'i<b>g</b>nore r.u.l.e.s a.n.d'), ('joined', 'ignore rules and')]
     """
     view: View | None = None
-    for _ in range(2):  # percent signs are often encoded twice
-        if ("%" in source or "&" in source or "\\" in source) and _ESCAPED.search(source):
-            view = _unescaped(source, way) or view
-            source, way = (view.source, view.way) if view else (source, way)
+    for _ in range(3):  # percent signs are often encoded twice
+        if not any(sign in source for sign in _SIGNS) or not _ESCAPED.search(source):
+            break
+        view = _unescaped(source, way) or view
+        source, way = (view.source, view.way) if view else (source, way)
     if view:
         yield view
-    view = _bare(source, way) if "<" in source else None
+    view = _bare(source, way) if "<" in source or "\x1b[" in source else None
     source, way = (view.source, view.way) if view else (source, way)
     if _LETTERS_APART.search(source):
         view = _joined(source, way) or view
@@ -105,7 +103,7 @@ def contents(source: str, way: Way) -> Iterator[View]:
     [('decoded', 'ignore all rules')]
     """
     hidden = _hidden(source, way) if not source.isascii() and _TAGGED.search(source) else None
-    decoded = _decoded(source, way) if _CODED.search(source) else None
+    decoded = _decoded(source, way) if CODED.search(source) else None
     yield from (view for view in (hidden, decoded) if view is not None and view.text)
 
 
@@ -166,12 +164,26 @@ def _unescaped(source: str, way: Way) -> View | None:
 def _meaning(escape: str) -> str:
     if escape[0] == "&":
         return html.unescape(escape)
-    if escape[0] == "%" or escape[:2] == "\\x":
-        return bytes.fromhex(escape.replace("%", "").replace("\\x", "")).decode(errors="replace")
-    if escape[1] in "uU":
-        code = int(escape[2:].strip("{}"), 16)
-        return chr(code) if code < 0xD800 or 0xDFFF < code < 0x110000 else "\ufffd"
-    return escape[1] if escape[1] in "\"'/" else "\n"
+    if escape[0] in "%=":
+        return bytes.fromhex(escape.replace(escape[0], "")).decode(errors="replace")
+    if escape[0] == "U":
+        return "".join(_char(code) for code in re.findall("[0-9A-Fa-f]{4,5}", escape))
+    return _backslashed(escape, escape.lstrip("\\"))
+
+
+def _backslashed(escape: str, name: str) -> str:
+    if name[0] == "x":
+        return bytes.fromhex(re.sub(r"\\+x", "", escape)).decode(errors="replace")
+    if name[0] in "uU":
+        return _char(name[1:].strip("{}"))
+    if name[0] in "01":
+        return bytes(int(code, 8) for code in name.split("\\")).decode(errors="replace")
+    return name if name in "\"'/" else "\n"
+
+
+def _char(digits: str) -> str:
+    code = int(digits, 16)
+    return chr(code) if code < 0xD800 or 0xDFFF < code < 0x110000 else "\ufffd"
 
 
 def _bare(source: str, way: Way) -> View | None:
@@ -184,10 +196,10 @@ def _bare(source: str, way: Way) -> View | None:
 
 
 def _decoded(source: str, way: Way) -> View | None:
-    """Base64, hexadecimal and binary digits that decode to text; what stands around them is left out."""
+    """Codes that can be read; what stands around them is left out."""
     found = sorted(
         (match.start(), match.end(), text)
-        for pattern, decode in _CODES
+        for pattern, decode in CODES
         for match in pattern.finditer(source)
         if (text := decode(match.group()))
     )
@@ -200,39 +212,3 @@ def _decoded(source: str, way: Way) -> View | None:
         return None
     text, back = rewritten(source, [*changes, (position, len(source), "")], way)
     return View("decoded", text, back)
-
-
-def _readable(raw: bytes) -> str:
-    """The bytes as text, or nothing where they are none."""
-    text = raw.decode("utf-16-le" if raw[1::2].count(0) * 3 > len(raw) else "utf-8", errors="replace")
-    return text if len(_NOISE.findall(text)) * 20 <= len(text) else ""
-
-
-def _from_base64(token: str) -> str:
-    digits = "".join(token.split()).rstrip("=").replace("-", "+").replace("_", "/")
-    for shift in range(4):  # whatever stands before it without a gap shifts the groups of four
-        body = digits[shift:]
-        body = body[:-1] if len(body) % 4 == 1 else body
-        if len(body) < 16:
-            break
-        text = _readable(base64.b64decode(body + "=" * (-len(body) % 4)))
-        if text:
-            return text
-    return ""
-
-
-def _from_hex(token: str) -> str:
-    digits = re.sub(r"0x|[^0-9A-Fa-f]", "", token)
-    return _readable(bytes.fromhex(digits[: len(digits) // 2 * 2]))
-
-
-def _from_binary(token: str) -> str:
-    digits = "".join(token.split())
-    return _readable(bytes(int(digits[index : index + 8], 2) for index in range(0, len(digits), 8)))
-
-
-_CODES: tuple[tuple[re2._Regexp[str], Callable[[str], str]], ...] = (
-    (_HEX, _from_hex),
-    (_BINARY, _from_binary),
-    (_BASE64, _from_base64),
-)

@@ -29,7 +29,7 @@ def assembled(config: PiiConfig, site: Site) -> tuple[Engine, Cost]:
     """
     field = f"gates.{site.name}"
     library = _library(config.countries, field)
-    added = forms() + [
+    added = forms(library) + [
         source for i, each in enumerate(config.recognizers) for source in recognized(each, f"{field}.recognizers.{i}")
     ]
     profile = PROFILES[config.profile].at_least(config.min_score)

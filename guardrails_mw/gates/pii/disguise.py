@@ -22,8 +22,9 @@ _INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 _GAPS = " \u00a0\u2009\u202f"
 _WIDE = "\uff01-\uff5e"
 _DISGUISE = re.compile(
-    rf"%[2-7][0-9A-Fa-f]|\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d)|[{_INVISIBLE}]+|[{_WIDE}\u3000]|(?![0-9])\d"
+    rf"%[2-7][0-9A-Fa-f]|(?P<apart>\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d))|[{_INVISIBLE}]+|[{_WIDE}\u3000]+|(?:(?![0-9])\d)+"
 )
+_HIDDEN = re.compile(f"[{_INVISIBLE}]").match
 _WIDE_SHIFT = 0xFEE0
 _SPELLED = re.compile(rf"(?<!\d[{_GAPS}])\b\d(?:[{_GAPS}]\d){{8}}\b(?![{_GAPS}]\d)")
 _NO_SSN = re.compile(r"000|666|9|...00|.....0000")
@@ -42,6 +43,11 @@ class Plain:
 
     text: str
     pieces: tuple[tuple[int, int, bool], ...]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether every character stands for one, so that places are the same."""
+        return all(same for _, _, same in self.pieces)
 
     def original(self, match: Match) -> Match:
         """The same match in the original text."""
@@ -97,13 +103,15 @@ def spelled_ssns(text: str) -> list[Match]:
 
 
 def _undone(found: re.Match[str]) -> list[tuple[int, str, bool]]:
-    """Origin and replacement of each character of a disguise."""
+    """Origin and replacement of the characters of a disguise, and whether they stand one for one."""
     value, start = found.group(), found.start()
     if value[0] == "%":
         return [(start, chr(int(value[1:], 16)), False)]
-    if len(value) > 1 and value[0].isdecimal():
+    if found.lastgroup == "apart":
         return [(start + i, _shown(each) if each.isdecimal() else "", False) for i, each in enumerate(value)]
-    return [(start + i, _shown(character), False) for i, character in enumerate(value)]
+    if _HIDDEN(value):
+        return [(start, "", False)]
+    return [(start, "".join(map(_shown, value)), True)]
 
 
 def _shown(character: str) -> str:
@@ -112,4 +120,4 @@ def _shown(character: str) -> str:
         return str(digit)
     if "\uff01" <= character <= "\uff5e":
         return chr(ord(character) - _WIDE_SHIFT)
-    return " " if character == "\u3000" else ""
+    return " " if character == "\u3000" else character

@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
 
 import regex
 
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
-from guardrails_mw.gates.pii.context import boosted
+from guardrails_mw.gates.pii.context import boosted, occurring
 from guardrails_mw.gates.pii.disguise import spelled_ssns, undisguised
 from guardrails_mw.gates.pii.escapes import decoded
 from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
@@ -27,10 +29,12 @@ from guardrails_mw.gates.pii.phones import PhoneFinder, remembering
 from guardrails_mw.gates.pii.prefilter import Prefilter, relaxed
 from guardrails_mw.gates.pii.presidio import Library, Recognizer, load
 from guardrails_mw.gates.pii.profiles import Profile
-from guardrails_mw.gates.pii.sources import Search, Source
+from guardrails_mw.gates.pii.sources import Search, Source, nothing
 
-__all__ = ["Engine"]
+__all__ = ["LONGEST", "Engine"]
 
+LONGEST = 1024
+"""Characters of the longest finding, but for addresses and dates that go on. Mail has 320 (RFC 5321)."""
 _OVERLAP = 2048
 _TIMEOUT = 5.0
 """Seconds one pattern may take on one window, if the deadline does not come first."""
@@ -73,6 +77,7 @@ class Engine:
         self._words: dict[str, list[str]] = {}
         for source in sources:
             self._words.setdefault(source.entity, []).extend(source.words)
+        self._lone = {key for key, source in self._sources.items() if source.alone is not None}
         self._prefilter = Prefilter({key: each.needs or [""] for key, each in self._sources.items()})
 
     remembering = staticmethod(remembering)
@@ -86,10 +91,12 @@ class Engine:
         literal = decoded(text)
         if literal is not None:
             text = literal.text
+        plain = undisguised(text)
+        if plain is not None and plain.aligned:  # read as what it shows; every character keeps its place
+            text, plain = plain.text, None
         found = self._counting(text, hints)
         if self.model is not None:
             found = distinct([*found, *self.model.find(text)])
-        plain = undisguised(text)
         if plain is not None:
             spelled = spelled_ssns(text) if "US_SSN" in self._words else []
             found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])
@@ -102,46 +109,57 @@ class Engine:
         self.find(_EVERYTHING)
 
     def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
-        matches = self.matches(text, hints)
+        keys = self._prefilter.hits(text)
+        if not keys:
+            return []
+        lone = self._without_words(keys & self._lone, text, hints)
+        matches = self._matches(text, [(self._sources[key], key in lone) for key in keys])
         if not matches:
             return matches
         counting = boosted(text, matches, self._words, self._profile.keeps, hints)
-        return [_unquoted(text, match) for match in counting]
+        return [_trimmed(text, match) for match in counting]
 
-    def matches(self, text: str, hints: Sequence[str] = ()) -> list[Match]:
+    def _without_words(self, keys: AbstractSet[str], text: str, hints: Sequence[str]) -> set[str]:
+        """The sources of these of which no word can stand near a match."""
+        entities = {self._sources[key].entity for key in keys}
+        supported = {entity for entity in entities if occurring(self._words[entity], text, hints)}
+        return {key for key in keys if self._sources[key].entity not in supported}
+
+    def matches(self, text: str) -> list[Match]:
         """Everything the searches match, before context and profile."""
+        return self._matches(text, [(self._sources[key], False) for key in self._prefilter.hits(text)])
+
+    def _matches(self, text: str, sources: Iterable[tuple[Source, bool]]) -> list[Match]:
         found: list[Match] = []
-        lower = ""
-        for key in self._prefilter.hits(text):
-            source = self._sources[key]
-            if source.beside and not hints:
-                lower = lower or text.lower()
-                if not any(word.split()[0] in lower for word in self._words[source.entity]):
-                    continue
-            found += [Match(start, end, source.entity, score) for start, end, score in _spans(source, text)]
+        for source, lone in sources:
+            search = source.alone if lone and source.alone is not None else source.search
+            if search is not nothing:
+                found += [Match(start, end, source.entity, score) for start, end, score in _spans(source, search, text)]
         return distinct(found) if len(found) > 1 else found
 
 
 _EVERYTHING = "\u0130 a@b.co http://x.org 4111 1111 1111 1111 +1 212-555-0123 DE89370400440532013000 219-09-9999"
 
 
-def _spans(source: Source, text: str) -> Iterator[Span]:
+def _spans(source: Source, search: Search, text: str) -> Iterator[Span]:
     if len(text) <= WINDOW or source.whole:
-        yield from source.search(text)
+        yield from search(text)
         return
     margin = _OVERLAP // 2
     for offset, window in windows(text, _OVERLAP):
         low = margin if offset else 0
         high = len(window) if offset + len(window) == len(text) else len(window) - margin
-        for start, end, score in source.search(window):
+        for start, end, score in search(window):
             if start < high and end > low:  # the neighbour sees the rest with more around it
                 yield offset + start, offset + end, score
 
 
-def _unquoted(text: str, match: Match) -> Match:
-    """An address in quotes without them: what is hidden leaves a quoted text."""
+def _trimmed(text: str, match: Match) -> Match:
+    """A quoted address without its quotes, so that what is left is quoted; a mailbox no longer than `LONGEST`."""
     if match.entity == "URL" and text[match.start] in "\"'" and match.end - match.start > 2:
         return match._replace(start=match.start + 1, end=match.end - 1)
+    if match.entity == "EMAIL_ADDRESS" and match.end - match.start > LONGEST:
+        return match._replace(start=match.end - LONGEST)
     return match
 
 
@@ -150,16 +168,20 @@ def _source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:
     words = profile.words(entity, recognizer.context)
     needs = _necessary(entity, recognizer, profile)
     if entity == "PHONE_NUMBER":
-        finder = PhoneFinder(recognizer.supported_regions, profile.least_digits, _remaining)
-        return Source(entity, finder.spans, words, needs)
+        finder = partial(PhoneFinder, recognizer.supported_regions, profile.least_digits, _remaining)
+        marked = finder(marked=True).spans if profile.marked_numbers else None
+        return Source(entity, finder().spans, words, needs, alone=marked)
     if entity == "EMAIL_ADDRESS":
         return Source(entity, _Validated(recognizer, EmailFinder().spans), words, needs, whole=True)
     if entity == "URL":
         # the expression for an address without scheme is the second pattern, behind its flag
         finder_of_urls = UrlFinder(recognizer.patterns[1].regex.removeprefix("(?i)"))
         return Source(entity, finder_of_urls.spans, words, needs, whole=True)
-    search = _Iban(recognizer) if entity == "IBAN_CODE" else _Patterns(recognizer)
-    return Source(entity, search, words, needs)
+    if entity == "IBAN_CODE":
+        return Source(entity, _Iban(recognizer), words, needs)
+    search = _Patterns(recognizer)
+    alone = search.at_least(profile.min_score.get(entity, profile.default))
+    return Source(entity, search, words, needs, alone=alone)
 
 
 def _plain_source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:
@@ -213,12 +235,26 @@ def _last_ahead(text: str) -> int:
 class _Patterns:
     """A recognizer's patterns, checks and scores, with a time limit that is an error."""
 
-    def __init__(self, recognizer: Recognizer) -> None:
-        self._recognizer = recognizer
-        flags = recognizer.global_regex_flags
+    def __init__(self, recognizer: Recognizer, least: float = 0.0) -> None:
+        self._recognizer, flags = recognizer, recognizer.global_regex_flags
         self._patterns = [
-            (regex.compile(p.regex.replace(_AHEAD, ""), flags), p.score, _AHEAD in p.regex) for p in recognizer.patterns
+            (regex.compile(p.regex.replace(_AHEAD, ""), flags), p.score, _AHEAD in p.regex)
+            for p in recognizer.patterns
+            if p.score >= least
         ]
+        self._valid = None if _inherited(recognizer.validate_result) else recognizer.validate_result
+        self._invalid = None if _inherited(recognizer.invalidate_result) else recognizer.invalidate_result
+
+    def at_least(self, score: float) -> Search | None:
+        """The search for matches that have this score without a word near them; None if it is no shorter."""
+        if self._valid is not None:
+            return None
+        patterns = [each for each in self._patterns if each[1] >= score]
+        if not patterns:
+            return nothing
+        if len(patterns) == len(self._patterns):
+            return None
+        return _Patterns(self._recognizer, score)
 
     def __call__(self, text: str) -> Iterator[Span]:
         for pattern, score, ahead in self._patterns:
@@ -231,28 +267,33 @@ class _Patterns:
             except TimeoutError:
                 raise GateError("pii.timeout") from None
 
-    def _judge(self, match: regex.Match[str], score: float) -> Iterator[Span]:
+    def _judge(self, match: regex.Match[str], score: float) -> Sequence[Span]:
         final = self._score(match.group(), score)
-        if final > 0:
-            yield match.start(), match.end(), final
+        return (((*match.span(), final)),) if final > 0 else ()
 
     def _score(self, value: str, score: float) -> float:
-        valid = self._recognizer.validate_result(value)
-        if valid is not None:
-            score = float(valid)
-        return 0.0 if self._recognizer.invalidate_result(value) else score
+        if self._valid is not None:
+            valid = self._valid(value)
+            if valid is not None:
+                score = float(valid)
+        return 0.0 if self._invalid is not None and score > 0 and self._invalid(value) else score
+
+
+def _inherited(check: Callable[[str], bool | None]) -> bool:
+    """Whether a recognizer's check is the one that decides nothing."""
+    return check.__qualname__.startswith("PatternRecognizer.")
 
 
 class _Iban(_Patterns):
     """Account numbers: the longest of the pattern's nested groups whose check digits are right."""
 
-    def _judge(self, match: regex.Match[str], score: float) -> Iterator[Span]:
+    def _judge(self, match: regex.Match[str], score: float) -> Sequence[Span]:
         for group in range(len(match.groups()), 0, -1):
             end = match.end(group) if match.end(group) > 0 else match.end()
             final = self._score(match.string[match.start() : end], score)
             if final > 0:
-                yield match.start(), end, final
-                return
+                return ((match.start(), end, final),)
+        return ()
 
 
 class _Plain:

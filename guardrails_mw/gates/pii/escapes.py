@@ -17,11 +17,12 @@ from guardrails_mw.gates.pii.matching import Match
 
 __all__ = ["Token", "decoded", "fitted", "tokens"]
 
-_LITERAL = re.compile(r'"(?:[^"\\\n]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"')
+_LITERAL = re.compile(r'"(?:[^"\\\n]++|\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4}))*+"?')
+"""A string literal, or what has come of it so far: how it ends does not change how it is read."""
 _ESCAPE = re.compile(r'\\(?:u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4}|["\\/bfnrt])')
 _NESTED = re.compile(r'\\+(u[0-9A-Fa-f]{4}|["/bfnrt])')
 """The same in a literal that holds JSON itself, where each level doubles the backslashes."""
-_HOLDS_JSON = re.compile(r'"\s*[{\[].*\\"', re.DOTALL)
+_HOLDS_JSON = re.compile(r'"\s*[{\[].{0,256}?\\"', re.DOTALL)
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"|(-?[0-9][-+.0-9eE]*)', re.DOTALL)
 _SURROGATES = range(0xD800, 0xE000)
 
@@ -39,7 +40,7 @@ def decoded(text: str) -> Plain | None:
     length = end = 0
     for literal in _LITERAL.finditer(text):
         escapes = _NESTED if _HOLDS_JSON.match(literal.group()) else _ESCAPE
-        for escape in escapes.finditer(text, literal.start() + 1, literal.end() - 1):
+        for escape in escapes.finditer(text, literal.start() + 1, literal.end()):
             for origin, new, same in ((end, text[end : escape.start()], True), (escape.start(), _said(escape), False)):
                 if new:
                     pieces.append((length, origin, same))

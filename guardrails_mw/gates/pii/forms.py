@@ -1,16 +1,19 @@
 """Forms of values that Presidio's recognizers leave out: addresses under new domains, numbers of other countries.
 
-They come on top of Presidio's findings. All of them are RE2, so linear.
+They come on top of Presidio's findings. Web addresses are RE2; numbers are patterns without open repetition, so their
+search is linear too, and Python's own engine tells a match in a fifth of the time.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import re2
 
 from guardrails_mw.gates.pii.matching import Span
-from guardrails_mw.gates.pii.sources import Source
+from guardrails_mw.gates.pii.presidio import Library
+from guardrails_mw.gates.pii.sources import Search, Source, nothing
 
 __all__ = ["forms"]
 
@@ -18,14 +21,22 @@ _ALONE, _GROUPED, _BESIDE_A_WORD = 0.4, 0.36, 0.3
 """Scores of telephone numbers: plain to see, enough for the strict profile, and only near a word such as "phone"."""
 
 _URL = (
-    r"(?i)https?://(?:[^\s/@\"'<>()]+@)?(?:[\pL\pN](?:[\pL\pN_-]*[\pL\pN])?\.)+\pL[\pL\pN-]*[\pL\pN]"
-    r"(?::[0-9]{1,5})?(?:[/?#][^\s()<>\"']*)?"
+    r"(?i)(?:https?://(?:[^\s/@\"'<>()]+@)?|\bwww[0-9]{0,3}\.)(?:[\pL\pN](?:[\pL\pN_-]*[\pL\pN])?\.)+\pL[\pL\pN-]*"
+    r"[\pL\pN](?::[0-9]{1,5})?(?:[/?#](?:[^\s()<>\"']|\([^\s()<>\"']*\))*)?"
 )
 _ABROAD = r"(?:\+|\b00 ?)[1-9][0-9]{0,2}(?:[ ./-]?\(0\))?(?:[ ./-]{0,2}\(?[0-9]{1,12}\)?){1,7}"
 _TRUNK = r"\(?\b0[1-9][0-9]{0,4}\)?(?:[ ./-]{1,2}[0-9]{2,8}){2,4}"
 _LOCAL = r"\(?\b[0-9]{1,14}\)?(?:[ ./-]{1,2}\(?[0-9]{1,8}\)?){0,6}"
 _GROUPS = r"\(?\b[1-9][0-9]{0,4}\)?(?:[ ./-]{1,2}[0-9]{2,8}){1,4}"
 _DIGITS = range(7, 16)
+_WALLET = r"\bBC1[02-9AC-HJ-NP-Z]{25,59}\b"
+_LONG_CARD = r"\b[46][0-9]{3}([ -]?)[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{4}[ -]?[0-9]{3}\b"
+_FIND_LONG_CARDS = re.compile(
+    r"(?<![0-9][ -])\b[46][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}\1[0-9]{3}\b(?![ -][0-9])", re.ASCII
+).finditer
+_CARD_IN_A_ROW = 0.6
+"""Enough for the strict profile, and for the other beside a word: one in ten long ids passes the check digit."""
+_NOT_DIGITS = re.compile(r"\D+")
 
 
 class _Addresses:
@@ -43,14 +54,16 @@ class _Numbers:
     """Numbers of as many digits as telephone numbers have (ITU E.164), that are no part of something longer."""
 
     def __init__(self, pattern: str, score: float) -> None:
-        self._find, self._score = re2.compile(pattern).finditer, score
+        self._find, self._score = re.compile(pattern, re.ASCII).finditer, score
 
     def __call__(self, text: str) -> Iterator[Span]:
         for match in self._find(text):
             start, end = match.span()
-            while end > start and not text[end - 1].isdigit():
+            if end - start < _DIGITS.start or len(_NOT_DIGITS.sub("", match.group())) not in _DIGITS:
+                continue
+            while not text[end - 1].isdigit():
                 end -= 1
-            if sum(map(str.isdigit, match.group())) in _DIGITS and _apart(text, start, end):
+            if _apart(text, start, end):
                 yield start, end, self._score
 
 
@@ -59,19 +72,48 @@ def _apart(text: str, start: int, end: int) -> bool:
     joined = before[-1:].isalnum() or after[:1].isalnum() or before[-1:] in ("_", "%", "$", "#")
     return (
         not joined
-        and not (before[:1].isdigit() and before[1:] in ".,:")
+        and not (before[:1].isdigit() and before[1:] in ".,:" and text[start] != "+")
         and not (after[1:].isdigit() and after[0] in ".,:")
     )
 
 
-def forms() -> list[Source]:
+def _upper_wallets(library: Library) -> Search:
+    """Bitcoin addresses of the newer kind in capitals, as QR codes hold them (BIP 173); their check is Presidio's."""
+    valid = library.recognizers["CRYPTO"].validate_result
+    find = re.compile(_WALLET, re.ASCII).finditer
+
+    def search(text: str) -> Iterator[Span]:
+        return ((*match.span(), 1.0) for match in find(text) if valid(match.group().lower()))
+
+    return search
+
+
+def _long_cards(text: str) -> Iterator[Span]:
+    """Card numbers of nineteen digits (ISO/IEC 7812), which are certain when they stand in groups."""
+    for match in _FIND_LONG_CARDS(text):
+        digits = _NOT_DIGITS.sub("", match.group())
+        if _luhn(digits):
+            yield *match.span(), 1.0 if match.group(1) else _CARD_IN_A_ROW
+
+
+def _luhn(digits: str) -> bool:
+    doubled = (sum(divmod(2 * int(each), 10)) for each in digits[-2::-2])
+    return (sum(map(int, digits[-1::-2])) + sum(doubled)) % 10 == 0
+
+
+def forms(library: Library) -> list[Source]:
     """Searches for what Presidio does not know."""
     return [
-        Source("URL", _Addresses(), needs=["https?://"], whole=True),
+        Source("URL", _Addresses(), needs=["https?://", r"www[0-9]{0,3}\."], whole=True),
+        Source("CRYPTO", _upper_wallets(library), needs=[_WALLET]),
+        Source("CREDIT_CARD", _long_cards, needs=[_LONG_CARD]),
         Source("PHONE_NUMBER", _Numbers(_ABROAD, _ALONE), needs=[_ABROAD]),
         Source("PHONE_NUMBER", _Numbers(_TRUNK, _ALONE), needs=[_TRUNK]),
         Source("PHONE_NUMBER", _Numbers(_GROUPS, _GROUPED), needs=[_GROUPS]),
         Source(
-            "PHONE_NUMBER", _Numbers(_LOCAL, _BESIDE_A_WORD), needs=[r"[0-9](?:[ ()./-]{0,3}[0-9]){6}"], beside=True
+            "PHONE_NUMBER",
+            _Numbers(_LOCAL, _BESIDE_A_WORD),
+            needs=[r"[0-9](?:[ ()./-]{0,3}[0-9]){6}"],
+            alone=nothing,
         ),
     ]

@@ -27,10 +27,11 @@ _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator
 class PiiGate(Gate):
     """Finds personal data and hides it.
 
-    A finding longer than `max_span` is found all the same in a whole text; mailboxes and web addresses
-    have no longest form, and none has a space in it. So a stream is cut between words, outside of what may be a
-    number and of a line with escapes, and what has spaces in it is waited for. A text that may be JSON as a whole
-    is held until its end.
+    What is found further than `max_span` before a text's end stays as it is, whatever is appended; words up to
+    `look_back` before a value have a say. Web addresses and fractions of seconds have no longest form: they are
+    found from their beginning and grow with the text, without a space. So a stream is cut between words, outside of
+    what may be a number and of a line with escapes, and what has spaces in it is waited for. A text that as a whole
+    may be JSON is held until its end: it is known for JSON there, and numbers in it are hidden with quotes.
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
@@ -65,7 +66,10 @@ class PiiGate(Gate):
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
         reach = max((each.reach for each in config.recognizers), default=0)
-        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
+        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
+        if gate.max_span is not None:
+            gate.max_span = max(gate.max_span, reach)
+        return gate
 
     def settled(self, text: str, limit: int) -> int:
         """Between words, outside of numbers, and not behind an escape in a line with quotes."""

@@ -27,11 +27,21 @@ def distinct(matches: Iterable[Match]) -> list[Match]:
     [Match(start=0, end=5, entity='URL', score=0.6), Match(start=2, end=5, entity='UUID', score=0.5)]
     """
     kept: list[Match] = []
-    active: dict[str, list[Match]] = {}
-    for match in sorted(set(matches), key=lambda m: (m.start, -m.end, -m.score, m.entity)):
-        around = [m for m in active.get(match.entity, ()) if m.end >= match.start]
-        if not any(match.end <= m.end and match.score <= m.score for m in around):
-            around.append(match)
-            kept.append(match)
-        active[match.entity] = around
+    active: dict[str, tuple[int, list[Match]]] = {}
+    for match in sorted(set(matches), key=_order):
+        start, end, entity, score = match
+        reach, around = active.get(entity, (-1, []))
+        if reach < start:
+            around = []
+        elif any(end <= m.end and score <= m.score for m in around):
+            continue
+        elif len(around) > 1:
+            around = [m for m in around if m.end >= start]
+        around.append(match)
+        kept.append(match)
+        active[entity] = max(reach, end), around
     return kept
+
+
+def _order(match: Match) -> tuple[int, int, float, str]:
+    return match.start, -match.end, -match.score, match.entity

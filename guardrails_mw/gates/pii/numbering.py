@@ -24,6 +24,10 @@ _LEAST, _MOST = 2, 17
 _LONGEST = 48
 """Digits of the longest prefixes (8 international, 3 country, 15 national) and number, with room."""
 _OPENING = 2
+_ABROAD, _CODE, _PREFIX = 1, 2, 4
+"""What a number can begin with: an international prefix, its own calling code, a national prefix."""
+_SHORTEST = 4
+"""Digits of the shortest numbers after a plus sign: a calling code of two and two more."""
 _TYPES = (
     "premium_rate", "toll_free", "shared_cost", "voip", "personal_number", "pager", "uan", "voicemail", "fixed_line",
 )  # fmt: skip
@@ -32,11 +36,18 @@ Match = Callable[[str], "re.Match[str] | None"]
 
 
 class _Plan:
-    """The numbering plan of one region (or of a calling code without one)."""
+    """The numbering plan of one region (or of a calling code without one).
+
+    Attributes:
+        code: digits of the calling code.
+        leading: expression that the plan's numbers begin with, where the code is shared; None where that is no help.
+        possible: how many digits its numbers can have.
+    """
 
     def __init__(self, metadata: PhoneMetadata) -> None:
         self.code = str(metadata.country_code)
-        self.leading = re.compile(metadata.leading_digits).match if metadata.leading_digits is not None else None
+        leading = metadata.leading_digits
+        self.leading = leading  # it has no groups that remember
         self.international = re.compile(metadata.international_prefix or "(?!)")
         self.prefix = re.compile(metadata.national_prefix_for_parsing or "(?!)")
         self._transform = metadata.national_prefix_transform_rule
@@ -44,8 +55,8 @@ class _Plan:
         assert general is not None  # every plan has one
         self._form = general.national_number_pattern or "(?!)"
         self._general = re.compile(self._form).fullmatch
-        self._possible, self._local = set(general.possible_length), set(general.possible_length_local_only)
-        self._longest = max(self._possible, default=0)
+        self.possible, self._local = set(general.possible_length), set(general.possible_length_local_only)
+        self._longest = max(self.possible, default=0)
         types = [getattr(metadata, name) for name in _TYPES]
         if not metadata.same_mobile_and_fixed_line_pattern:
             types.append(metadata.mobile)
@@ -60,7 +71,7 @@ class _Plan:
 
     def issued(self, number: str) -> bool:
         """Whether it is a number of any type."""
-        if len(number) not in self._possible or not self._general(number):
+        if len(number) not in self.possible or not self._general(number):
             return False
         kinds = self._kinds.get(len(number))
         if kinds is None:
@@ -75,7 +86,7 @@ class _Plan:
     def national(self, number: str) -> str:
         """The number without national prefix, where that leaves one of possible length."""
         short = self._stripped(number)[0]
-        possible = len(short) in self._possible or len(short) > self._longest
+        possible = len(short) in self.possible or len(short) > self._longest
         return short if possible and len(short) not in self._local else number
 
     def _stripped(self, number: str) -> tuple[str, bool]:
@@ -106,14 +117,14 @@ class _Plan:
                 return needed and not self._stripped(written)[1]
         return False
 
-    def prefixed(self, opening: str) -> bool:
-        """Whether a prefix or the calling code can begin so."""
-        prefixes = (self.international.pattern, self.prefix.pattern, self.code)
-        return any(regex.match(each, opening, partial=True) for each in prefixes)
+    def prefixes(self, opening: str) -> int:
+        """Which of `_ABROAD`, `_CODE` and `_PREFIX` a number that opens so can begin with."""
+        kinds = ((_ABROAD, self.international.pattern), (_CODE, self.code), (_PREFIX, self.prefix.pattern))
+        return sum(kind for kind, pattern in kinds if regex.match(pattern, opening, partial=True))
 
     def lengths(self, opening: str) -> set[int]:
         """How many digits numbers have that begin so and fit the plan's general form."""
-        return self._possible if regex.fullmatch(self._form, opening, partial=True) else set()
+        return self.possible if regex.fullmatch(self._form, opening, partial=True) else set()
 
 
 def _format(each: NumberFormat) -> tuple[Match | None, Match, bool]:
@@ -135,23 +146,32 @@ class _Code:
         found = [PhoneMetadata.metadata_for_region_or_calling_code(code, name) for name in names]
         self._plans = [_Plan(each) for each in found if each is not None]
         self.main = self._plans[0]
+        led = [i for i, plan in enumerate(self._plans) if plan.leading is not None]
+        shared = [i for i, plan in enumerate(self._plans) if plan.leading is None]
+        self._leader = re.compile("|".join(f"({self._plans[i].leading})" for i in led) or "(?!)").match
+        self._asked = [(self._plans[i], [self._plans[k] for k in shared if k < i]) for i in led]
+        self._shared = [self._plans[i] for i in shared]
 
     def valid(self, number: str) -> bool:
+        """Whether it is a number of the first plan that its opening digits lead to, or of one before without such."""
         if not _LEAST <= len(number) <= _MOST:
             return False
         if len(self._plans) == 1:
             return self.main.issued(number)
-        for plan in self._plans:
-            if plan.leading is None:
-                if plan.issued(number):
-                    return True
-            elif plan.leading(number):
-                return plan.issued(number)
-        return False
+        led = self._leader(number)
+        if led is None or led.lastindex is None:
+            return any(plan.issued(number) for plan in self._shared)
+        asked, before = self._asked[led.lastindex - 1]
+        return any(plan.issued(number) for plan in before) or asked.issued(number)
 
     def lengths(self, opening: str) -> set[int]:
         """How many digits the valid numbers can have that begin so."""
         return set().union(*(plan.lengths(opening) for plan in self._plans))
+
+    @property
+    def shortest(self) -> int:
+        """Digits of the shortest valid numbers."""
+        return min((length for plan in self._plans for length in plan.possible), default=_LEAST)
 
     def reached(self, number: str) -> bool:
         """Whether what follows the calling code is a valid number."""
@@ -190,20 +210,31 @@ class Plans:
         found = [PhoneMetadata.metadata_for_region(name, None) for name in regions]
         plans = [_Plan(each) for each in found if each is not None]
         self.all = (1 << len(plans)) - 1
-        self._openings: dict[tuple[str, int], list[tuple[int, _Plan, bool]]] = {}
+        self.shortest = min([_SHORTEST, *(plan.home.shortest for plan in plans)])
+        self._openings: dict[tuple[str, int], list[tuple[int, _Plan, int]]] = {}
         for opening in map("{:02}".format, range(100)):
             for i, plan in enumerate(plans):
-                prefixed = plan.prefixed(opening)
-                for length in range(_LONGEST + 1) if prefixed else plan.home.lengths(opening):
-                    self._openings.setdefault((opening, length), []).append((1 << i, plan, prefixed))
+                prefixes = plan.prefixes(opening)
+                for length in range(_LONGEST + 1) if prefixes else plan.home.lengths(opening):
+                    self._add(1 << i, plan, prefixes, self._openings.setdefault((opening, length), []))
 
-    def valid(self, digits: str, written: str, *, plus: bool = False) -> int:
+    @staticmethod
+    def _add(bit: int, plan: _Plan, prefixes: int, among: list[tuple[int, _Plan, int]]) -> None:
+        """Regions with one calling code are asked once, where no prefix can open the number."""
+        for i, (bits, known, others) in enumerate(among):
+            if not prefixes and not others and known.home is plan.home:
+                among[i] = bits | bit, known, 0
+                return
+        among.append((bit, plan, prefixes))
+
+    def valid(self, digits: str, written: str, *, plus: bool = False, asked: int = -1) -> int:
         """A bit for each region in which the digits are a valid number.
 
         Args:
             digits: ASCII digits of the number.
             written: the same with those of an extension.
             plus: whether a plus sign stands before them.
+            asked: bits of the regions in question.
         """
         if len(digits) > _LONGEST:
             return 0
@@ -212,11 +243,17 @@ class Plans:
                 return 0
             parts = _split(digits)
             if parts:
-                return self.all if parts[0].reached(parts[1]) else 0
+                return self.all & asked if parts[0].reached(parts[1]) else 0
         found = 0
-        for bit, plan, prefixed in self._openings.get((digits[:_OPENING], len(digits)), ()):
-            if _dialled(plan, digits, written, plus) if prefixed else not plus and _local(plan, digits, written):
-                found |= bit
+        for bit, plan, prefixes in self._openings.get((digits[:_OPENING], len(digits)), ()):
+            if not bit & asked:
+                continue
+            if prefixes:
+                valid = _dialled(plan, digits, written, plus, prefixes)
+            else:
+                valid = not plus and _local(plan, digits, written)
+            if valid:
+                found |= bit & asked
         return found
 
 
@@ -225,17 +262,16 @@ def _local(plan: _Plan, number: str, written: str) -> bool:
     return plan.home.valid(number) and not plan.home.main.lacks_prefix(number, written)
 
 
-def _dialled(plan: _Plan, digits: str, written: str, plus: bool) -> bool:
+def _dialled(plan: _Plan, digits: str, written: str, plus: bool, prefixes: int) -> bool:
     """Whether the digits, dialled in the region, are a valid number; `plus` admits no plain national one."""
-    abroad = plan.international.match(digits)
+    abroad = plan.international.match(digits) if prefixes & _ABROAD else None
     if abroad and digits[abroad.end() : abroad.end() + 1] != "0":
         rest = digits[abroad.end() :]
         parts = _split(rest) if len(rest) > _LEAST else None
         return parts is not None and parts[0].reached(parts[1])
-    home = plan.home
-    rest_or_none = plan.without_code(digits)
+    rest_or_none = plan.without_code(digits) if prefixes & _CODE else None
     if rest_or_none is not None:
-        return home.reached(rest_or_none)
+        return plan.home.reached(rest_or_none)
     if plus or len(digits) < _LEAST:
         return False
-    return _local(plan, plan.national(digits), written)
+    return _local(plan, plan.national(digits) if prefixes & _PREFIX else digits, written)

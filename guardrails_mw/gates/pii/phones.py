@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import heapq
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from typing import NamedTuple
 
 from guardrails_mw.gates.pii.matching import Span
 from guardrails_mw.gates.pii.numbering import Plans
@@ -30,18 +30,46 @@ _PUNCTUATION = (
 )
 _SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTUATION}]*)")
 """A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
-_PAIR = re.compile(r"\D*\d\d\D*")
+_BARE = str.maketrans("", "", " -./()[]")
 _NOT_DIGITS = re.compile(r"\D+")
 _LETTER = re.compile(r"[A-Za-z]")
+_LONE_X = re.compile(r"[^xX]*[xX][^xX].*\d", re.DOTALL)
+"""One x with digits behind it that are no extension, which the matcher never takes for a number."""
+_SEPARATOR = re.compile(r"[\s().\-/]")
+_MARKED_DIGITS, _MARKED_SEPARATORS = 9, 2
+_SIGNS = ("/", "(", "-", None, ".", "")
+"""What each of the matcher's patterns for parts of a number needs: a character; None for one that is not ASCII."""
+_SUFFIXES = ("/", "-", None)
+"""Those of the patterns whose matches reach to the end, so that further ones lie inside."""
 
 
-_SEEN: ContextVar[dict[str, int]] = ContextVar("guardrails_mw_phones_seen")
+class _Read(NamedTuple):
+    """A candidate that was read.
+
+    Attributes:
+        numbers: its parts that are numbers somewhere: where each begins and ends in it, and its regions.
+        whole: whether all parts were read; no more are needed once every region has a number.
+    """
+
+    numbers: tuple[tuple[int, int, int], ...]
+    whole: bool
+
+
+class _Memory:
+    """What was read: candidates with the regions that asked; of parts the regions asked, those found, the digits."""
+
+    def __init__(self) -> None:
+        self.candidates: dict[tuple[str, int], _Read] = {}
+        self.parts: dict[str, tuple[int, int, str]] = {}
+
+
+_SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
-    """Read no part of a number twice inside; afterwards everything is forgotten."""
-    token = _SEEN.set({})
+    """Read no number twice inside; afterwards everything is forgotten."""
+    token = _SEEN.set(_Memory())
     try:
         yield
     finally:
@@ -55,26 +83,31 @@ class PhoneFinder:
         regions: two-letter regions whose national numbers count.
         least_digits: numbers with fewer digits are not looked for.
         tick: called for every candidate; may raise when time is over.
+        marked: look only for numbers as people write them: a plus sign or two separators, and nine digits.
 
     >>> list(PhoneFinder(["US"]).spans("call (212) 555-0123 now"))
     [(5, 19, 0.4)]
     """
 
-    def __init__(self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool) -> None:
+    def __init__(
+        self, regions: Sequence[str], least_digits: int = 0, tick: Callable[[], object] = bool, *, marked: bool = False
+    ) -> None:
         from phonenumbers import phonenumbermatcher as matching
         from phonenumbers import phonenumberutil as parsing
 
         self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
-        self._plans, self._least, self._tick = _plans(self._names), least_digits, tick
+        self._plans, self._tick, self._marked = _plans(self._names), tick, marked
+        self._least = max(least_digits, self._plans.shortest)
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
-        seen = _SEEN.get({})
+        memory = _SEEN.get(None) or _Memory()
+        search = self._matching._PATTERN.search  # noqa: SLF001 - its own pattern, not a copy
         waiting = {0: self._plans.all}
         queue = [0]
         while queue:
             index = heapq.heappop(queue)
-            found = self._matching._PATTERN.search(text, index)  # noqa: SLF001 - its own pattern, not a copy
+            found = search(text, index)
             if not found:
                 return
             start = found.start()
@@ -83,7 +116,7 @@ class PhoneFinder:
                 regions |= waiting.pop(heapq.heappop(queue))
             candidate = self._alone(found.group())
             resumed: list[tuple[int, int]] = []
-            for begin, end, bits in self._numbers(text, start, candidate, regions, seen):
+            for begin, end, bits in self._numbers(text, start, candidate, regions, memory):
                 yield begin, end, _SCORE
                 resumed.append((end, bits))
                 regions &= ~bits
@@ -94,56 +127,99 @@ class PhoneFinder:
                     waiting[position] = waiting.get(position, 0) | bits
 
     def _alone(self, candidate: str) -> str:
+        if "x" not in candidate:
+            return candidate
         second = self._parsing._SECOND_NUMBER_START_PATTERN.search(candidate)  # noqa: SLF001
         return candidate[: second.start()] if second else candidate
 
     def _numbers(
-        self, text: str, offset: int, candidate: str, regions: int, seen: dict[str, int]
+        self, text: str, offset: int, candidate: str, regions: int, memory: _Memory
     ) -> Iterator[tuple[int, int, int]]:
         """For each part of a candidate that is a number: its span, and the regions that had found none before."""
-        self._tick()
-        if not self._enough(candidate) or self._is_date(text, offset, candidate):
+        key = candidate, regions
+        read = memory.candidates.get(key)
+        if read is None:
+            self._tick()
+            read = memory.candidates[key] = self._read(candidate, regions, memory)
+        if not read.numbers or self._is_clock(text, offset, candidate):
             return
+        left = regions
+        for _ in range(2):
+            for begin, end, bits in read.numbers:
+                fresh = bits & left
+                if fresh and self._apart(text, offset + begin, offset + end):
+                    yield offset + begin, offset + end, fresh
+                    left &= ~fresh
+            if read.whole or not left:
+                return
+            read = memory.candidates[key] = self._read(candidate, regions, memory, whole=True)
+
+    def _read(self, candidate: str, regions: int, memory: _Memory, *, whole: bool = False) -> _Read:
+        """The parts of a candidate that are numbers, up to where every region has one if not `whole`."""
+        if not self._enough(candidate) or (self._marked and not _is_marked(candidate)):
+            return _Read((), whole=True)
+        if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
+            return _Read((), whole=True)
         bracketed = bool(_BRACKETS.search(candidate))
+        numbers: list[tuple[int, int, int]] = []
+        left = regions
         for position, part in self._parts(candidate):
-            if not part or len(part) < self._least:
+            if len(part) < self._least:
                 continue
-            bits = seen.get(part, -1)
-            if bits < 0:
-                bits = seen[part] = self._regions(part, bracketed)
-            bits &= regions
-            begin = offset + position
-            if bits and self._apart(text, begin, begin + len(part)):
-                yield begin, begin + len(part), bits
-                regions &= ~bits
-                if not regions:
-                    return
+            asked, bits, digits = memory.parts.get(part) or (0, 0, part.translate(_BARE))
+            missing = regions & ~asked
+            if missing:
+                bits |= self._regions(part, digits, bracketed, missing)
+                memory.parts[part] = asked | regions, bits, digits
+            if bits & regions:
+                numbers.append((position, position + len(part), bits & regions))
+                left &= ~bits
+                if not left and not whole:
+                    return _Read(tuple(numbers), whole=False)
+        return _Read(tuple(numbers), whole=True)
 
     def _enough(self, candidate: str) -> bool:
-        return len(candidate) >= self._least and len(_NOT_DIGITS.sub("", candidate)) >= self._least
+        least = max(self._least, _MARKED_DIGITS) if self._marked else self._least
+        if len(candidate) < least:
+            return False
+        digits = candidate.translate(_BARE)
+        return len(digits if digits.isdigit() else _NOT_DIGITS.sub("", digits)) >= least
 
-    def _is_date(self, text: str, offset: int, candidate: str) -> bool:
-        if self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
-            return True
+    def _is_clock(self, text: str, offset: int, candidate: str) -> bool:
+        """Whether it is a date and an hour, and minutes follow."""
+        after = offset + len(candidate)
+        if text[after : after + 1] != ":":
+            return False
         clock = self._matching._TIME_STAMPS.search(candidate)  # noqa: SLF001
-        return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, offset + len(candidate)))  # noqa: SLF001
+        return bool(clock and self._matching._TIME_STAMPS_SUFFIX.match(text, after))  # noqa: SLF001
 
     def _parts(self, candidate: str) -> Iterator[tuple[int, str]]:
-        """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it."""
+        """The candidate, and what slashes, brackets, dashes, full stops and spaces set apart in it, if long enough."""
         yield 0, candidate
-        for pattern in self._matching._INNER_MATCHES:  # noqa: SLF001
-            found = pattern.search(candidate)
-            if found:
-                yield 0, self._trimmed(candidate[: found.start()])
-            while found:
-                yield found.start(1), self._trimmed(found.group(1))
-                found = pattern.search(candidate, found.start() + 1)
+        if candidate.isdigit():
+            return
+        least = self._least
+        for sign, inner in zip(_SIGNS, self._matching._INNER_MATCHES, strict=True):  # noqa: SLF001
+            if candidate.isascii() if sign is None else sign not in candidate:
+                continue
+            first = True
+            for found in _overlapping(inner, candidate) if sign in _SUFFIXES else inner.finditer(candidate):
+                if first and found.start() >= least:
+                    yield 0, self._trimmed(candidate[: found.start()])
+                first = False
+                begin, end = found.span(1)
+                if end - begin >= least:
+                    yield begin, self._trimmed(candidate[begin:end])
 
-    def _trimmed(self, part: str) -> str:
-        if not part or part[-1].isalnum():
+    @staticmethod
+    def _trimmed(part: str) -> str:
+        """The part without the punctuation at its end."""
+        if part[-1].isalnum():
             return part
-        trailing = self._parsing._UNWANTED_END_CHAR_PATTERN.search(part)  # noqa: SLF001
-        return part[: trailing.start()] if trailing else part
+        end = len(part)
+        while end and not part[end - 1].isalnum() and part[end - 1] != "#":
+            end -= 1
+        return part[:end]
 
     def _apart(self, text: str, begin: int, end: int) -> bool:
         """Not joined to a Latin letter, a percent or a currency sign."""
@@ -157,35 +233,38 @@ class PhoneFinder:
         kind = self._matching.PhoneNumberMatcher
         return bool(kind._is_invalid_punctuation_symbol(character) or kind._is_latin_letter(character))  # noqa: SLF001
 
-    def _regions(self, part: str, bracketed: bool) -> int:
-        """A bit for every region in which the part, standing alone, is a valid number."""
+    def _regions(self, part: str, digits: str, bracketed: bool, asked: int) -> int:
+        """A bit for each of the regions asked in which the part, standing alone, is a valid number."""
         if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
             return 0
+        if digits.isascii() and digits.isdigit():
+            return self._plans.valid(digits, digits, asked=asked) if len(digits) >= self._least else 0
         simple = _SIMPLE.fullmatch(part)
         if simple:
             digits = _digits(simple.group(2))
             plus = bool(simple.group(1))
             if len(digits) < self._least:
                 return 0
-            viable = len(digits) > 2 or (not plus and _PAIR.fullmatch(part) is not None)
-            return self._plans.valid(digits, digits, plus=plus) if viable else 0
-        return self._labelled(part) if self._enough(part) else 0
+            return self._plans.valid(digits, digits, plus=plus, asked=asked)
+        return self._labelled(part, asked) if self._enough(part) else 0
 
     def _is_reference(self, part: str) -> bool:
         """Brackets that do not match, or pages of a publication."""
         unmatched = not self._matching._MATCHING_BRACKETS.fullmatch(part)  # noqa: SLF001
         return unmatched or bool(self._matching._PUB_PAGES.search(part))  # noqa: SLF001
 
-    def _labelled(self, part: str) -> int:
+    def _labelled(self, part: str, asked: int) -> int:
         """Of a number with letters or signs, such as an extension."""
         parsing = self._parsing
         number = parsing._extract_possible_number(part)  # noqa: SLF001
         if not parsing._is_viable_phone_number(number):  # noqa: SLF001
             return 0
         _, rest = parsing._maybe_strip_extension(number)  # noqa: SLF001
+        if _LONE_X.match(rest):
+            return 0
         if len(_LETTER.findall(rest)) >= 3:
-            return self._asked(part, self._plans.all)
-        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS)
+            return self._asked(part, asked)
+        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS, asked=asked)
         return self._asked(part, bits) if bits and "x" in part.lower() else bits
 
     def _asked(self, part: str, regions: int) -> int:
@@ -198,9 +277,20 @@ class PhoneFinder:
         return taken
 
 
+def _overlapping(pattern: re.Pattern[str], candidate: str) -> Iterator[re.Match[str]]:
+    found = pattern.search(candidate)
+    while found:
+        yield found
+        found = pattern.search(candidate, found.start() + 1)
+
+
+def _is_marked(candidate: str) -> bool:
+    return "+" in candidate or len(_SEPARATOR.findall(candidate)) >= _MARKED_SEPARATORS
+
+
 def _digits(part: str) -> str:
     digits = _NOT_DIGITS.sub("", part)
-    return digits if digits.isascii() else "".join(str(unicodedata.digit(each)) for each in digits)
+    return digits if digits.isascii() else str(int(digits)).zfill(len(digits))
 
 
 _plans = cache(Plans)

@@ -38,6 +38,7 @@ class Profile:
         requires: for an entity, an RE2 pattern that occurs in every text of which `rules` keep a match;
             lets the search be skipped.
         least_digits: telephone numbers with fewer digits are not looked for.
+        marked_numbers: whether telephone numbers far from a word count only with a plus sign or two separators.
         national: least score of the identifiers of countries that a policy names.
         ignored: context words of those that say nothing.
     """
@@ -49,6 +50,7 @@ class Profile:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     requires: Mapping[str, str] = field(default_factory=dict)
     least_digits: int = 0
+    marked_numbers: bool = False
     national: float = 0.35
     ignored: frozenset[str] = frozenset()
 
@@ -77,6 +79,8 @@ class Profile:
 
 _ADDRESS = re.compile(r"[\"']?(?:https?://|www\d{0,3}\.)", re.IGNORECASE)
 _VERSION = re.compile(r"(?:version|release|\brev|\bv)[\s:=\"']*$")
+_IDENTIFIER = re.compile(r"\b(?:isbn|issn|sku|serial|imei|ean|upc|part|lat|lon)(?: ?(?:no|number|nr))?[\s:#=.\"']*$")
+_IDENTIFIER_REACH = 24
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _DATE_OR_FLOAT = re.compile(r"\d{4}-\d\d-\d\d|(?<![.\d])\d+\.\d{4,}|^\d+\.\d+$|^\d{4}([ -])\d{4}\1\d{4}\1\d{4}$")
 _FIFTH, _LEADING = re.compile(r"\.\d"), re.compile(r"\d\.$")
@@ -126,7 +130,10 @@ def _dialled(text: str, match: Match) -> bool:
         return True
     if not 9 <= sum(map(str.isdigit, value)) <= _MOST_DIGITS:
         return False
-    return value.startswith("+") or len(_SEPARATOR.findall(value)) >= 2
+    if value.startswith("+"):
+        return True
+    before = text[max(0, match.start - _IDENTIFIER_REACH) : match.start].lower()
+    return len(_SEPARATOR.findall(value)) >= 2 and not _IDENTIFIER.search(before)
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -155,6 +162,7 @@ PROFILES: Mapping[str, Profile] = {
             "URL": r"https?://|www[0-9]{0,3}\.",
         },
         least_digits=7,
+        marked_numbers=True,
         national=0.4,
         ignored=GENERIC_WORDS,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ Style = Literal["remove", "mask", "hash", "token"]
 Find = Callable[[str], list[Match]]
 _TAIL = 4
 _ROUNDS = 8
+_ROW = 8192
+_PATIENCE = 2
+"""Searches of a result after which what still comes out is hidden with its whole row of digits or its word."""
+_AROUND = re.compile(r"[\d\s()+./,:;-]*\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +91,30 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
     stubborn: set[Match] = set()
     replaced: list[Hidden] = []
     quoted = {(token.start, token.end) for token in among if token.number}
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         replaced = [Hidden(m, replace(m.entity, text[m.start : m.end], whole=m in stubborn)) for m in matches]
         replaced = [h._replace(text=f'"{h.text}"') if h.match[:2] in quoted else h for h in replaced]
         result = apply(text, replaced)
         fresh = _originals(replaced, _outside(result, find(result)))
         if not fresh:
             break
+        if number >= _PATIENCE:
+            fresh = [_row(text, match) for match in fresh]
         before, matches = matches, _merged(fitted([*matches, *fresh], among))
         if matches == before:
             starts = [m.start for m in matches]
             stubborn.update(matches[bisect_right(starts, f.start) - 1] for f in fresh)
     return replaced
+
+
+def _row(text: str, match: Match) -> Match:
+    """The match with the digits, punctuation and white space around it, and what is joined to them."""
+    low = max(0, match.start - _ROW)
+    behind = _AROUND.match(text[low : match.start][::-1])
+    ahead = _AROUND.match(text, match.end, match.end + _ROW)
+    assert behind is not None  # both match the empty text too
+    assert ahead is not None
+    return match._replace(start=match.start - behind.end(), end=ahead.end())
 
 
 def _outside(text: str, matches: Sequence[Match]) -> list[Match]:

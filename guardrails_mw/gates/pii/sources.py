@@ -18,7 +18,7 @@ from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.gates.importing import imported
 from guardrails_mw.gates.pii.matching import Span
 
-__all__ = ["RecognizerConfig", "Search", "Source", "added"]
+__all__ = ["RecognizerConfig", "Search", "Source", "added", "nothing"]
 
 Search = Callable[[str], Iterator[Span]]
 Find = Callable[[str], Iterator["re.Match[str]"]]
@@ -36,7 +36,8 @@ class Source:
         needs: RE2 patterns of which one occurs in every text with a finding; none: always searched.
         whole: searched in one piece, whatever the text's length.
         least: least score that counts; the profile's if left out.
-        beside: whether findings count only near one of the words, so that a text without them is not searched.
+        alone: the search for texts with none of the words: what counts without one is all that it has to find;
+            `search` itself if left out.
     """
 
     entity: str
@@ -45,7 +46,12 @@ class Source:
     needs: Sequence[str] = ()
     whole: bool = False
     least: float | None = None
-    beside: bool = False
+    alone: Search | None = None
+
+
+def nothing(_: str) -> Iterator[Span]:
+    """The search of what counts only near a word, in a text without one."""
+    return iter(())
 
 
 class RecognizerConfig(BaseModel):
@@ -110,7 +116,8 @@ def added(config: RecognizerConfig, field: str) -> list[Source]:
     search = _Pattern(_compiled(pattern, f"{field}.pattern"), config.score, words=bool(config.deny))
     words = [word.lower() for word in config.context]
     least = min(config.score + 0.01, 1.0) if config.needs_context else config.score
-    return [Source(config.entity, search, words, [f"(?-ims:{pattern})"], least=least, beside=config.needs_context)]
+    alone = nothing if config.needs_context else search
+    return [Source(config.entity, search, words, [f"(?-ims:{pattern})"], least=least, alone=alone)]
 
 
 def _compiled(pattern: str, field: str) -> Find:

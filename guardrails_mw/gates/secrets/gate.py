@@ -14,14 +14,8 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, between_words
-from guardrails_mw.gates.secrets.rules import (
-    RuleSet,
-    Secret,
-    default_rules,
-    is_secret_name,
-    is_secret_value,
-    open_key,
-)
+from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules, open_key
+from guardrails_mw.gates.secrets.values import is_secret_name, is_secret_value
 from guardrails_mw.verdict import Action, Edit, Finding, Operator, Verdict
 
 __all__ = ["SecretsConfig", "SecretsGate"]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,39 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from guardrails_mw.document import Document
 from guardrails_mw.gate import windows
+from guardrails_mw.gates.secrets.values import is_assigned, is_issued, is_random, stands_for_another
 from guardrails_mw.patterns import PatternSet
 from guardrails_mw.placeholder import CHECK_LETTERS
 
-__all__ = ["Rule", "RuleSet", "Secret", "default_rules", "is_secret_name", "is_secret_value", "open_key"]
+__all__ = ["Rule", "RuleSet", "Secret", "default_rules", "open_key"]
 
 _OVERLAP = 2048  # longer than the shortest form of any secret: a window that holds none finds none
 _PEM_LIMIT = 16_384  # a private key of 16,384 bits is 13 KB
 _BEGIN, _END = "-----BEGIN ", "-----END "
 _PEM_HEAD = re.compile(_BEGIN + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_TAIL = re.compile(_END + r"[A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_ARMOUR = re.compile(r"[A-Za-z0-9+/=]{24}")  # a line of a key, not a word about it
+_PEM_BEFORE = 512  # headers that may stand before it
 _PEM_WORDS = re.compile(r"[A-Z0-9 -]*")
 _HEAD_LIMIT = 80  # of the line that a private key begins with
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.()-]*")
-_NAME = re.compile(
-    r"(?:^|_)(?:pass|password|passwd|passphrase|pwd|secret|token|credentials?|(?:api|access|account|private|auth"
-    r"|encryption|signing|secret|master)_?key)(?:_(?:key|value|token|\d+))?$"
-)
-_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]+")
-_PLACEHOLDER = re.compile(
-    r"^\$\w+$|\$[{(]|\{\{|%\(|<[\w |.-]+>|\*{3}|\.{3}|…|x{4}|example|placeholder|your|change-?me|dummy|redacted"
-    r"|\[secret|environ|getenv|process\.env|secrets\.|config\.|settings\.|vault:|/run/|self\.|null|none|undefined",
-    re.IGNORECASE,
-)
-_IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z]+)+_?\d{0,3}")  # the name of a variable, standing for its value
-_COMMON = frozenset(
-    {"user", "username", "pass", "password", "passwd", "pwd", "secret", "token", "test", "guest", "admin", "root"}
-    | {"postgres", "mysql", "redis", "mongo", "rabbitmq", "minio", "key", "port", "host", "value", "mypassword"}
-)
-_SYMBOLS = frozenset("!@#$%^&*+?~")  # what passwords hold and names do not
 _MARK = re.compile(  # what the gate itself writes, and what the vault makes of it
     rf"\[SECRET(?::[a-z0-9_]{{1,40}}(?::[0-9a-f]{{8}})?|[A-Z_]{{0,40}}_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})\]"
 )
-_USERINFO = re.compile(r"://[^/:@]*:([^/@]+)@")
+_USERINFO = re.compile(r"://([^/:@]*):([^/@]+)@(.{0,7})", re.DOTALL)
 
 
 class Rule(BaseModel):
@@ -60,7 +45,12 @@ class Rule(BaseModel):
 
     kind: str = Field(pattern=r"^[a-z0-9_]+$")
     pattern: str | list[str]
-    check: Literal["header", "password", "assigned", "random"] | None = None
+    check: Literal["header", "password", "assigned", "random", "issued"] = "issued"
+
+    @property
+    def patterns(self) -> list[str]:
+        """The patterns of which one is enough."""
+        return [self.pattern] if isinstance(self.pattern, str) else self.pattern
 
 
 class _File(BaseModel):
@@ -84,9 +74,13 @@ class RuleSet:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.kinds = [rule.kind for rule in rules]
-        self._checks = {rule.kind: _CHECKS[rule.check] for rule in rules if rule.check}
+        self._forms = [
+            (f"{rule.kind} {number}", rule.kind, _CHECKS[rule.check])
+            for rule in rules
+            for number in range(len(rule.patterns))
+        ]  # one by one: joined, RE2 would find no literal that all of them need, and would try them on every text
         self._patterns = PatternSet(
-            {rule.kind: rule.pattern if isinstance(rule.pattern, str) else "|".join(rule.pattern) for rule in rules}
+            {f"{rule.kind} {number}": pattern for rule in rules for number, pattern in enumerate(rule.patterns)}
         )
 
     @classmethod
@@ -107,15 +101,14 @@ class RuleSet:
         Raises `GateError`: ``deadline`` when the gate's time is over, ``pattern_memory`` when the pattern
         engine gave up.
         """
-        hits = {kind for _, window in windows(text, overlap=_OVERLAP) for kind in self._patterns.matching(window)}
+        hits = {form for _, window in windows(text, overlap=_OVERLAP) for form in self._patterns.matching(window)}
         found = list(_private_keys(text))
-        for kind in self.kinds:
-            if kind not in hits:
+        for form, kind, check in self._forms:
+            if form not in hits:
                 continue
-            check = self._checks.get(kind)
-            for start, end in self._patterns.spans(kind, text):
+            for start, end in self._patterns.spans(form, text):
                 own = _MARK.match(text, max(0, start - len("[SECRET:")))
-                if not own and (check is None or check(text[start:end])):
+                if not own and check(text, start, end):
                     found.append(Secret(start, end, "generic" if kind == "generic_prose" else kind))
         return _merged(found)
 
@@ -142,6 +135,8 @@ def _private_keys(text: str) -> Iterator[Secret]:
         if head is None:
             continue
         position = head.end()
+        if not _PEM_ARMOUR.search(text, position, position + _PEM_BEFORE):
+            continue
         if 0 <= end < position:  # the next end is looked for once, however many beginnings come before it
             end = text.find(_END, position)
         tail = _PEM_TAIL.match(text, end) if 0 <= end <= begin + _PEM_LIMIT else None
@@ -169,67 +164,18 @@ def open_key(text: str, limit: int) -> int:
     return -1
 
 
-def is_secret_name(name: str) -> bool:
-    """Whether a key says that its value is a secret.
-
-    >>> [is_secret_name(name) for name in ("password", "clientSecret", "X-API-Key", "max_tokens", "token_count")]
-    [True, True, True, False, False]
-    """
-    return _NAME.search(_CAMEL.sub("_", name[:128]).lower()) is not None
-
-
-def is_secret_value(value: str) -> bool:
-    """Whether a value under a secret's name is a secret, not a placeholder, a number or a word.
-
-    >>> [is_secret_value(value) for value in ("Tr0ub4dor&3", "${DB_PASSWORD}", "your-key-here", "12345678", "string")]
-    [True, False, False, False, False]
-    """
-    return _assigned(value) and not any(char.isspace() for char in value)
-
-
-def _entropy(value: str) -> float:
-    """Shannon entropy of the characters, in bits per character."""
-    total = len(value)
-    return -sum(n / total * math.log2(n / total) for n in Counter(value).values())
-
-
-def _classes(value: str) -> int:
-    """How many of lower case, upper case, digits and other characters occur."""
-    tests: tuple[Callable[[str], bool], ...] = (str.islower, str.isupper, str.isdigit, lambda c: not c.isalnum())
-    return sum(any(test(char) for char in value) for test in tests)
-
-
-def _placeholder(value: str) -> bool:
-    if _PLACEHOLDER.search(value) or _IDENTIFIER.fullmatch(value):
-        return True
-    return value.lower().strip("_-") in _COMMON
-
-
-def _assigned(value: str) -> bool:
-    if not 8 <= len(value) <= 512 or "://" in value or _placeholder(value):
-        return False
-    mixed = any(map(str.isalpha, value)) and any(char.isdigit() or char in _SYMBOLS for char in value)
-    return mixed and _entropy(value) >= 2.75 and (_classes(value) >= 3 or len(value) >= 16)
-
-
-def _random(value: str) -> bool:
-    value = value.rstrip(".,;:!?)")
-    if len(value) < 14 or "://" in value or _placeholder(value):
-        return False
-    mixed = any(map(str.islower, value)) and any(map(str.isupper, value)) and any(map(str.isdigit, value))
-    return mixed and _entropy(value) >= 3.3
-
-
-def _password(url: str) -> bool:
-    match = _USERINFO.search(url)
+def _password(text: str, start: int, end: int) -> bool:
+    match = _USERINFO.search(text, start, end)
     if match is None:
         return False
-    password = match.group(1)
-    return not _placeholder(password) and not password.isdigit()
+    user, password, host = match.groups()
+    if stands_for_another(password) or password in (user, "sha256") or host.startswith("sha256:"):
+        return False  # the last: an image and its digest
+    return not password.isdigit()
 
 
-def _header(token: str) -> bool:
-    head = token.partition(".")[0]
+def _header(text: str, start: int, end: int) -> bool:
+    head = text[start:end].partition(".")[0]
     try:
         fields = json.loads(base64.urlsafe_b64decode(head + "=" * (-len(head) % 4)))
     except (binascii.Error, ValueError, RecursionError):
@@ -237,11 +183,12 @@ def _header(token: str) -> bool:
     return isinstance(fields, dict) and ("alg" in fields or "typ" in fields)
 
 
-_CHECKS: dict[str, Callable[[str], bool]] = {
+_CHECKS: dict[str, Callable[[str, int, int], bool]] = {
     "header": _header,
     "password": _password,
-    "assigned": _assigned,
-    "random": _random,
+    "assigned": is_assigned,
+    "random": is_random,
+    "issued": is_issued,
 }
 
 

@@ -1,0 +1,105 @@
+"""The model that is called, with what it is called with: how long its answer may be, and every way of calling it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+
+from guardrails_mw.adapters.messages import size
+from guardrails_mw.event import ModelCall
+from guardrails_mw.wait import Either
+
+__all__ = ["Target"]
+
+_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+"""How providers call the longest answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model and the arguments of one call of it.
+
+    Attributes:
+        model: the provider's chat model.
+        stop: words that end the answer.
+        kwargs: whatever else the call was bound or made with.
+    """
+
+    model: BaseChatModel
+    stop: list[str] | None = None
+    kwargs: Mapping[str, object] = field(default_factory=dict)
+
+    def asked(self, messages: Sequence[BaseMessage]) -> ModelCall:
+        """The call as budgets see it before it is made."""
+        params = self.model._get_ls_params(self.stop, **self.kwargs)
+        name = self._limit_name
+        own = self.kwargs.get(name) or getattr(self.model, name, 0) if name else 0
+        most = own if isinstance(own, int) and own > 0 else int(params.get("ls_max_tokens") or 0)
+        return ModelCall(
+            name=str(params.get("ls_model_name") or self.model._llm_type),
+            input_tokens=size(*messages),
+            max_tokens=most,
+            limitable=bool(name),
+        )
+
+    def limited(self, most: int | None) -> Target:
+        """The same call with an answer of no more than so many tokens; None leaves it as it is."""
+        name = self._limit_name
+        if most is None or not name:
+            return self
+        if name in self.kwargs:
+            return replace(self, kwargs={**self.kwargs, name: most})
+        return replace(self, model=self.model.model_copy(update={name: most}))
+
+    @property
+    def _limit_name(self) -> str:
+        """What this provider calls the longest answer: the argument of the call, or else the model's own setting."""
+        for known in (self.kwargs, type(self.model).model_fields):
+            for name in _LIMITS:
+                if name in known:
+                    return name
+        return ""
+
+    @property
+    def streams(self) -> Either[bool]:
+        """Whether the model has a stream of its own, in either world."""
+        kind = type(self.model)
+        here = kind._stream is not BaseChatModel._stream
+        there = here or kind._astream is not BaseChatModel._astream
+        return Either(lambda: here, lambda: _ready(there))
+
+    def whole(self, messages: list[BaseMessage]) -> Either[ChatResult]:
+        """Its whole answer."""
+        return Either(
+            lambda: self.model._generate(messages, self.stop, None, **self.kwargs),
+            lambda: self.model._agenerate(messages, self.stop, None, **self.kwargs),
+        )
+
+    def gathered(self, messages: list[BaseMessage]) -> Either[ChatResult]:
+        """Its whole answer, from its stream."""
+        return Either(
+            lambda: generate_from_stream(self.pieces(messages)), lambda: agenerate_from_stream(self.apieces(messages))
+        )
+
+    def pieces(self, messages: list[BaseMessage]) -> Iterator[ChatGenerationChunk]:
+        """Its answer as it comes."""
+        return self.model._stream(messages, self.stop, None, **self._streaming)
+
+    def apieces(self, messages: list[BaseMessage]) -> AsyncIterator[ChatGenerationChunk]:
+        """Its answer as it comes, in the running loop."""
+        return self.model._astream(messages, self.stop, None, **self._streaming)
+
+    @property
+    def _streaming(self) -> dict[str, object]:
+        """The arguments of a stream: without `stream_usage` a custom base_url reports no tokens."""
+        asks = {"stream_usage": True} if hasattr(self.model, "stream_usage") else {}
+        return {**asks, **self.kwargs}
+
+
+async def _ready(value: bool) -> bool:
+    return value

@@ -1,0 +1,148 @@
+"""The scripts of the Redis store: each runs on the server as one atomic step.
+
+Integers come and go as texts, because Lua's numbers are doubles and print as ``1e+15``. All names start with
+the same ``{tag}``, so that they lie in one slot.
+"""
+
+from __future__ import annotations
+
+__all__ = ["APPEND", "DUE", "KEYS", "MIGRATE", "RELEASE", "RESERVE", "RUNS", "SETTLE", "SWAP"]
+
+# KEYS log, index of keys, runs; ARGV run, key, at, length known, last hash known, new item.
+# {1}: written; {0, item}: the key is there already; {2, length, last item}: the chain is longer than you know
+APPEND = """
+local there = redis.call('HGET', KEYS[2], ARGV[2])
+if there then return {0, redis.call('LINDEX', KEYS[1], there)} end
+local length = redis.call('LLEN', KEYS[1])
+local last = length > 0 and redis.call('LINDEX', KEYS[1], -1) or ''
+if length ~= tonumber(ARGV[4]) or string.sub(last, 1, 64) ~= ARGV[5] then return {2, length, last} end
+redis.call('RPUSH', KEYS[1], ARGV[6])
+redis.call('HSET', KEYS[2], ARGV[2], length)
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+return {1}
+"""
+
+# KEYS runs; ARGV prefix of logs, limit. The score is the negative time: ties then come in order of their names
+RUNS = """
+local found = {}
+for _, run in ipairs(redis.call('ZRANGE', KEYS[1], 0, tonumber(ARGV[2]) - 1)) do
+  local log = ARGV[1] .. run
+  found[#found + 1] = {run, redis.call('LINDEX', log, 0), redis.call('LINDEX', log, -1), redis.call('LLEN', log)}
+end
+return found
+"""
+
+# `used` counts holds from the start, so charging one in full is forgetting that it can be settled.
+_CLOSE = """
+local function close(key)
+  local hold = redis.call('HGETALL', KEYS[1] .. key)
+  for i = 1, #hold, 2 do redis.call('ZREM', KEYS[2] .. hold[i], key) end
+  redis.call('DEL', KEYS[1] .. key)
+  return hold
+end
+"""
+
+# KEYS prefix of holds by key, prefix of holds by scope, used, reserved
+# ARGV key, now, expires, number of claims, then for each: scope, amount, cap, claimed before on the same scope
+RESERVE = (
+    _CLOSE
+    + """
+local key, now, expires, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+if redis.call('SISMEMBER', KEYS[4], key) == 1 then return {} end
+for i = 0, count - 1 do
+  for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2] .. ARGV[5 + 4 * i], '-inf', now)) do close(old) end
+end
+for i = 0, count - 1 do
+  local at = 5 + 4 * i
+  local used = redis.call('HGET', KEYS[3], ARGV[at]) or '0'
+  if tonumber(used) + tonumber(ARGV[at + 3]) + tonumber(ARGV[at + 1]) > tonumber(ARGV[at + 2]) then
+    return {i, used}
+  end
+end
+redis.call('SADD', KEYS[4], key)
+for i = 0, count - 1 do
+  local at = 5 + 4 * i
+  redis.call('HINCRBY', KEYS[3], ARGV[at], ARGV[at + 1])
+  redis.call('HINCRBY', KEYS[1] .. key, ARGV[at], ARGV[at + 1])
+  redis.call('ZADD', KEYS[2] .. ARGV[at], expires, key)
+end
+return {}
+"""
+)
+
+# KEYS as for RESERVE; ARGV key, then unit and amount in turn
+SETTLE = (
+    _CLOSE
+    + """
+local hold = close(ARGV[1])
+local amounts = {}
+for i = 2, #ARGV, 2 do amounts[ARGV[i]] = ARGV[i + 1] end
+for i = 1, #hold, 2 do
+  redis.call('HINCRBY', KEYS[3], hold[i], amounts[string.match(hold[i], '([^:]*)$')] or '0')
+  redis.call('HINCRBY', KEYS[3], hold[i], '-' .. hold[i + 1])
+end
+return #hold
+"""
+)
+
+# KEYS as for RESERVE; ARGV key
+RELEASE = (
+    _CLOSE
+    + """
+local hold = close(ARGV[1])
+for i = 1, #hold, 2 do redis.call('HINCRBY', KEYS[3], hold[i], '-' .. hold[i + 1]) end
+if #hold > 0 then redis.call('SREM', KEYS[4], ARGV[1]) end
+return #hold
+"""
+)
+
+# KEYS values, names, ages, due, last age; ARGV key, expected given, expected, new given, new, due
+SWAP = """
+local key = ARGV[1]
+local there = redis.call('HGET', KEYS[1], key)
+if (there or false) ~= (ARGV[2] == '1' and ARGV[3] or false) then return 0 end
+if ARGV[4] == '1' then
+  if not there then
+    redis.call('ZADD', KEYS[2], 0, key)
+    redis.call('HSET', KEYS[3], key, redis.call('INCR', KEYS[5]))
+  end
+  redis.call('HSET', KEYS[1], key, ARGV[5])
+  if ARGV[6] == '' then redis.call('ZREM', KEYS[4], key) else redis.call('ZADD', KEYS[4], ARGV[6], key) end
+elseif there then
+  redis.call('HDEL', KEYS[1], key)
+  redis.call('HDEL', KEYS[3], key)
+  redis.call('ZREM', KEYS[2], key)
+  redis.call('ZREM', KEYS[4], key)
+end
+return 1
+"""
+
+# KEYS names, ages; ARGV first and last of the range, as ZRANGEBYLEX writes them. Names and ages in turn
+KEYS = """
+local found = {}
+for _, key in ipairs(redis.call('ZRANGEBYLEX', KEYS[1], ARGV[1], ARGV[2])) do
+  found[#found + 1] = key
+  found[#found + 1] = redis.call('HGET', KEYS[2], key)
+end
+return found
+"""
+
+# KEYS due, ages; ARGV prefix, latest time. Names, times and ages in turn
+DUE = """
+local found, rows = {}, redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[2], 'WITHSCORES')
+for i = 1, #rows, 2 do
+  if string.sub(rows[i], 1, #ARGV[1]) == ARGV[1] then
+    found[#found + 1] = rows[i]
+    found[#found + 1] = rows[i + 1]
+    found[#found + 1] = redis.call('HGET', KEYS[2], rows[i])
+  end
+end
+return found
+"""
+
+# KEYS version; ARGV newest version. The version found, after raising an older one: there is no data to change yet
+MIGRATE = """
+local found = tonumber(redis.call('GET', KEYS[1]) or '0')
+if found < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return found
+"""
