@@ -17,6 +17,8 @@ from guardrails_mw.errors import GateError
 __all__ = ["PatternSet"]
 
 _CANARY = "\ncanary:guardrails-mw"
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # the exception says it, and says it once
 
 
 class PatternSet:
@@ -43,16 +45,16 @@ class PatternSet:
         cuts = [round(len(entries) * group / groups) for group in range(groups + 1)]
         self._engines = [self._engine(entries[first:last]) for first, last in pairwise(cuts)]
         self._singles = {
-            name: re2.compile(f"(?m:{'|'.join(either)})") for name, either in zip(patterns, one_of, strict=True)
+            name: [re2.compile(f"(?m:{pattern})", _QUIET) for pattern in either]  # joined, some outgrow RE2's automaton
+            for name, either in zip(patterns, one_of, strict=True)
         }
 
     def _engine(self, entries: Sequence[tuple[int, str]]) -> tuple[re2.Filter, list[int]]:
         """A filter of some patterns and, for each of them, the place of its name; the canary comes last."""
-        engine, options = re2.Filter(), re2.Options()
-        options.log_errors = False  # the error says it, and says it once
+        engine = re2.Filter()
         for index, pattern in entries:
             try:
-                engine.Add(f"(?m:{pattern})", options)
+                engine.Add(f"(?m:{pattern})", _QUIET)
             except re2.error:
                 raise ValueError(f"{self._names[index]}: not an RE2 pattern") from None
         engine.Add(re2.escape(_CANARY))
@@ -72,12 +74,12 @@ class PatternSet:
 
     def search(self, name: str, text: str) -> tuple[int, int] | None:
         """Span of the first match of one pattern, in code points."""
-        match = self._singles[name].search(text)
-        return None if match is None else (match.start(), match.end())
+        matches = (pattern.search(text) for pattern in self._singles[name])
+        return min(((match.start(), match.end()) for match in matches if match is not None), default=None)
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
         """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        for match in self._singles[name].finditer(text):
+        for match in (match for pattern in self._singles[name] for match in pattern.finditer(text)):
             groups = range(1, len(match.groups()) + 1)
             taken = next((index for index in groups if match.start(index) >= 0), 0)
             yield match.start(taken), match.end(taken)

@@ -7,6 +7,7 @@ them in disguise has no such view and costs one look at its words.
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -17,7 +18,7 @@ from guardrails_mw.gates.injection.segments import Segmenter
 
 __all__ = ["Speller"]
 
-_WORD = re.compile("[a-z]{3,}")
+_NO_LETTERS = bytes(code if chr(code) in string.ascii_lowercase else 32 for code in range(256))
 _MIXED = re.compile(r"(?<![a-z0-9@$!|])(?:[a-z]+[0-9@$!|]|[0-9@$!|]+[a-z])[a-z0-9@$!|]*")
 _DIGITS = re.compile(r"(?<![\w.,:-])[0134579]{1,4}(?![\w,:-])")
 _TOKEN = re.compile(r"[^\W_]+")
@@ -40,7 +41,6 @@ _SHIFTS = {  # Caesar's 25 alphabets and, under 0, the one written backwards
     key: str.maketrans(_ALPHABET, _ALPHABET[key:] + _ALPHABET[:key] if key else _ALPHABET[::-1]) for key in range(26)
 }
 _BACK = {key: {new: old for old, new in table.items()} for key, table in _SHIFTS.items()}
-_PIG_LATIN = re2.compile(r"(?:\b[a-z]{2,20}ay\b[ .,!?:;'\"]{0,3}){4}")
 _PIGGED = re.compile(r"\b([a-z]{1,20})ay\b")
 _STRETCHED = re2.compile(
     "|".join(letter * 3 for letter in _ALPHABET if letter != "w")
@@ -56,59 +56,13 @@ _BESIDE = {
 _COMMON = ("the", "you", "your", "this", "that", "with", "from", "have", "what", "are", "all", "and", "not", "will")
 _REAL = frozenset({"era", "ton", "dna", "saw", "was", "lla", "liew", "evil", "live", "stop", "pots", "tool", "loot"})
 
-_NO_TYPOS = frozenset(  # words of their own, though one letter from one of the vocabulary
-    [
-        "reuse",
-        "reusing",
-        "decide",
-        "strong",
-        "exiting",
-        "suppose",
-        "stated",
-        "stand",
-        "forge",
-        "linger",
-        "stating",
-        "warming",
-        "starred",
-        "compete",
-        "inert",
-        "inset",
-        "precious",
-        "polices",
-        "overrode",
-        "staring",
-        "regen",
-        "mater",
-        "matter",
-        "forgo",
-        "filers",
-        "principle",
-        "intl",
-        "broke",
-        "singe",
-        "thank",
-        "sting",
-        "sitting",
-        "compl",
-        "strt",
-        "prnt",
-        "dflt",
-        "vrfy",
-        "cntxt",
-        "rqst",
-        "shld",
-        "nueva",
-        "matte",
-        "enode",
-        "forged",
-        "forger",
-        "messages",
-        "massage",
-        "content",
-        "contend",
-    ]
+_OWN = (  # words of their own, though one letter from one of the vocabulary
+    "reuse reusing decide strong exiting suppose stated stand forge linger stating warming starred compete inert "
+    "inset precious polices overrode staring regen mater matter forgo filers principle intl broke singe thank "
+    "sting sitting compl strt prnt dflt vrfy cntxt rqst shld nueva matte enode forged forger messages massage "
+    "content contend"
 )
+_NO_TYPOS = frozenset(_OWN.split())
 
 
 class Speller:
@@ -139,24 +93,25 @@ class Speller:
         for word in words | _NO_TYPOS:
             self._typos.pop(word, None)
         self._misspelt = frozenset(self._typos)
-        self._odd = self._shifted.keys() | self._mirrored | self._misspelt
+        self._pigged = frozenset(form for word in long for form in _pigged(word)) - words
+        self._odd = self._pigged | self._shifted.keys() | self._mirrored | self._misspelt
 
     def respelled(self, view: View) -> Iterator[View]:
         """The views of a view's folded text in which something reads differently."""
-        words = set(_WORD.findall(view.text))
+        words = _words(view.text)
         if not self._odd.isdisjoint(words):
             yield from self._enciphered(view, words)
-        if _PIG_LATIN.search(view.text):
-            yield View("pig latin", *rewritten(view.text, self._unpigged(view.text), view.span), folded=True)
         if not view.text.isascii() and _FLIPPED.search(view.text):
             upright = View("flipped", view.text.translate(_UPRIGHT), view.span, folded=True)
             yield upright
             yield next(_mirrored(upright))
         letters = self._letters(view.text)
         if letters != view.text:
-            words = set(_WORD.findall(letters))
-        if _STRETCHED.search(letters) or not words.isdisjoint(self._misspelt):
-            text, way = self._corrected(letters, view.span)
+            words = _words(letters)
+        stretched = _STRETCHED.search(letters) is not None
+        wrong = words & self._misspelt
+        if stretched or wrong:
+            text, way = self._corrected(letters, view.span, None if stretched else wrong)
             yield View("respelled" if letters == view.text else "letters", text, way, folded=True)
         elif letters != view.text:
             yield View("letters", letters, view.span, folded=True)
@@ -171,6 +126,8 @@ class Speller:
                 yield View(name, view.text.translate(_BACK[key]), view.span, folded=True)
         if len(words & self._mirrored) > 1:
             yield from _mirrored(view)
+        if len(words & self._pigged) > 1:
+            yield View("pig latin", *rewritten(view.text, self._unpigged(view.text), view.span), folded=True)
 
     def _unpigged(self, text: str) -> Iterator[Change]:
         """What pig Latin makes of every word; the consonants that it moved are guessed by the vocabulary."""
@@ -180,7 +137,11 @@ class Speller:
             whole = body.removesuffix("w") if body[:1] in "aeiou" else body[-1:] + body[:-1]
             yield *match.span(), next((word for word in (whole, *turned) if word in self._words), whole)
 
-    def _corrected(self, text: str, way: Way) -> tuple[str, Way]:
+    def _corrected(self, text: str, way: Way, wrong: Iterable[str] | None) -> tuple[str, Way]:
+        """The text with some words corrected, or all that can be."""
+        if wrong is not None:
+            changes = [change for word in wrong for change in _put(text, word, self._typos[word])]
+            return rewritten(text, sorted(changes), way)
         found = ((match, self._correct(match.group())) for match in _CUT_WORD.finditer(text))
         return rewritten(text, [(*match.span(), word) for match, word in found if word and word != match.group()], way)
 
@@ -217,6 +178,20 @@ class Speller:
         return _DIGITS.sub(lambda match: match.group().translate(_LEET), new) if len(plain) > 3 else new
 
 
+def _words(text: str) -> set[str]:
+    return set(text.encode("ascii", "replace").translate(_NO_LETTERS).decode().split())
+
+
+def _put(text: str, word: str, better: str) -> Iterator[Change]:
+    """The better word wherever the other stands by itself."""
+    start = text.find(word)
+    while start >= 0:
+        end = start + len(word)
+        if not (text[start - 1 : start] + text[end : end + 1]).isalpha():
+            yield start, end, better
+        start = text.find(word, end)
+
+
 def _latin(text: str) -> str:
     """Words that mix Latin letters with their twins from other scripts, in Latin letters."""
     mixed = False
@@ -242,6 +217,14 @@ def _mirrored(view: View) -> Iterator[View]:
     yield View("reversed", view.text[::-1], lambda start, end: view.span(length - end, length - start), folded=True)
     words = " ".join(word[::-1] for word in view.text.split(" "))
     yield View("mirrored", words, view.span, folded=True)
+
+
+def _pigged(word: str) -> Iterator[str]:
+    """Pig Latin's forms of a word: its first consonants behind it, and "ay"."""
+    if word[0] in "aeiou":
+        yield from (word + ending for ending in ("way", "yay", "ay"))
+    else:
+        yield from (word[count:] + word[:count] + "ay" for count in (1, 2, 3))
 
 
 def _misspelt(word: str) -> Iterator[str]:

@@ -197,12 +197,7 @@ def _bare(source: str, way: Way) -> View | None:
 
 def _decoded(source: str, way: Way) -> View | None:
     """Codes that can be read; what stands around them is left out."""
-    found = sorted(
-        (match.start(), match.end(), text)
-        for pattern, decode in CODES
-        for match in pattern.finditer(source)
-        if (text := decode(match.group()))
-    )
+    found = sorted(change for code in CODES for change in code.found(source))
     changes, position = [], 0
     for start, end, text in found:
         if start >= position:
