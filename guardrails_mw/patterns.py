@@ -8,6 +8,7 @@ one. When its automaton runs out of memory RE2 reports "no match"; a canary in e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
 from itertools import pairwise
 
 import re2
@@ -79,7 +80,12 @@ class PatternSet:
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
         """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        for match in (match for pattern in self._singles[name] for match in pattern.finditer(text)):
+        end = 0
+        either = (pattern.finditer(text) for pattern in self._singles[name])
+        for match in merge(*either, key=lambda match: match.start()):
+            if match.start() < end:
+                continue  # within a match of another alternative
+            end = match.end()
             groups = range(1, len(match.groups()) + 1)
             taken = next((index for index in groups if match.start(index) >= 0), 0)
             yield match.start(taken), match.end(taken)

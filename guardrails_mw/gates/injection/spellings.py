@@ -44,7 +44,7 @@ _BACK = {key: {new: old for old, new in table.items()} for key, table in _SHIFTS
 _PIGGED = re.compile(r"\b([a-z]{1,20})ay\b")
 _STRETCHED = re2.compile(
     "|".join(letter * 3 for letter in _ALPHABET if letter != "w")
-    + r"|[a-z][*#][a-z*#]{1,12}[a-z]|(?:(?:aa|hh|ii|jj|kk|qq|uu|vv|xx|yy)[^.]{0,60}){2}"
+    + r"|(?:[a-z][*#][a-z*#]{1,12}[a-z][^*#]{0,60}){2}|(?:(?:aa|hh|ii|jj|kk|qq|uu|vv|xx|yy)[^.]{0,60}){2}"
 )
 _DOUBLED = re.compile(r"([a-z])\1+")
 _VOWELS = re.compile("[aeiou*#]+")
