@@ -64,7 +64,7 @@ class PatternSet:
 
     def matching(self, text: str) -> list[str]:
         """Names of the patterns that match somewhere. Raises `GateError` (``pattern_memory``)."""
-        read, found = text + _CANARY, set[int]()
+        read, found = (text + _CANARY).encode(), set[int]()
         for engine, owners in self._engines:
             hits: list[int] | None = engine.Match(read)
             if not hits or len(owners) not in hits:

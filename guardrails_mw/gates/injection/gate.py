@@ -140,8 +140,7 @@ class InjectionGate(Gate):
     def _hits(self, index: int, part: Part, stage: Stage) -> Iterator[_Hit]:
         seen: set[str] = set()
         for view in self._signatures.views(part.text):
-            found = self._signatures.scan(view.text, skip=seen)
-            new = [(s, span) for s, span in found if s.view in (None, view.name)]
+            new = self._signatures.scan(view.text, view.name, skip=seen)
             if not new:
                 continue
             open_ids = self._in_the_open(view)

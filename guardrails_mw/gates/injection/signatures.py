@@ -111,7 +111,12 @@ class SignatureSet:
         self._by_id = {signature.id: signature for signature in self.signatures}
         parts = {s.id: [_expand(part, self.words, s.id) for part in _parts(s.pattern)] for s in self.signatures}
         self.patterns = {id_: "|".join(alternatives) for id_, alternatives in parts.items()}
-        self._compiled = PatternSet(parts, groups=_ENGINES)
+        general = {s.id: parts[s.id] for s in self.signatures if s.view is None}
+        self._compiled = PatternSet(general, groups=_ENGINES)
+        self._bound = {
+            view: PatternSet({s.id: parts[s.id] for s in self.signatures if s.view == view})
+            for view in {s.view for s in self.signatures} - {None}
+        }
         self._speller = Speller(self.vocabulary, set(_LITERAL.findall(" ".join(self.patterns.values()))))
 
     @classmethod
@@ -136,16 +141,24 @@ class SignatureSet:
         """Every view of a text that is worth a scan; the text as it stands, folded, comes first."""
         return views(text, self._speller)
 
-    def scan(self, text: str, skip: Container[str] = ()) -> list[tuple[Signature, tuple[int, int]]]:
-        """The first match of every signature that occurs in a folded text, but for the ids to skip.
+    def scan(
+        self, text: str, view: str | None = None, skip: Container[str] = ()
+    ) -> list[tuple[Signature, tuple[int, int]]]:
+        """The first match of every signature that occurs in a folded text.
+
+        Args:
+            text: the text of a view.
+            view: the name of the view, for signatures that are meant for one alone.
+            skip: ids that are known already.
 
         Time is linear in the text. Raises `GateError`: ``deadline`` when the gate's time is over,
         ``pattern_memory`` when the pattern engine gave up.
         """
         found: dict[str, tuple[int, int]] = {}
+        sets = [self._compiled, self._bound[view]] if view in self._bound else [self._compiled]
         for offset, window in windows(text, overlap=MAX_SPAN):
-            for name in self._compiled.matching(window):
-                span = None if name in found or name in skip else self._compiled.search(name, window)
+            for patterns, name in ((patterns, name) for patterns in sets for name in patterns.matching(window)):
+                span = None if name in found or name in skip else patterns.search(name, window)
                 if span and span[0] < span[1]:
                     found[name] = (offset + span[0], offset + span[1])
         return [(self._by_id[name], span) for name, span in found.items()]

@@ -94,7 +94,7 @@ def _added(
 def _proven(own: SignatureSet, signature: Signature, field: str) -> None:
     """A signature that does not find its own example is dead, most often for a capital letter in its pattern."""
     for view in own.views(signature.example):
-        if signature.view in (None, view.name) and any(hit.id == signature.id for hit, _ in own.scan(view.text)):
+        if any(hit.id == signature.id for hit, _ in own.scan(view.text, view.name)):
             return
     hint = "patterns meet text in lower case, without accents, with one blank between words"
     raise PolicyError(f"{signature.id} does not find its own example; {hint}", field=field)
