@@ -69,6 +69,8 @@ class Engine:
         self._profile = profile
         make = _source if self.exact else _plain_source
         chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}
+        phones = chosen.get("PHONE_NUMBER") if self.exact else None
+        self._regions = phones.supported_regions if phones is not None else ()
         sources = [*(make(entity, each, profile) for entity, each in chosen.items()), *added]
         self._sources = {f"{source.entity}/{i}": source for i, source in enumerate(sources)}
         self._words: dict[str, list[str]] = {}
@@ -103,6 +105,8 @@ class Engine:
         """Load what the first search would load."""
         if self.model is not None:
             self.model.load()
+        if self._regions:
+            PhoneFinder(self._regions).load()
         self.find(_EVERYTHING)
 
     def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
