@@ -25,9 +25,10 @@ class PiiGate(Gate):
     """Finds personal data and hides it.
 
     What is found further than `max_span` before a text's end stays as it is, whatever is appended; words up to
-    `look_back` before a value have a say. Web addresses and fractions of seconds have no longest form: they are
-    found from their beginning and grow with the text, without a space. A text that as a whole is JSON is an
-    exception: it is known for JSON at its end, and numbers in it are hidden with quotes.
+    `look_back` before a value have a say. No finding is longer than `max_span`: a web address or an IPv6 zone
+    that goes on is several from its beginning on, and of anything else the end is hidden.
+    A text that as a whole is JSON is an exception: it is known for JSON at its end, and numbers in it are hidden
+    with quotes.
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
@@ -41,6 +42,7 @@ class PiiGate(Gate):
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
         self.cost = cost if engine.exact and engine.model is None else Cost.BLOCKING
+        self.max_span = engine.longest
         if engine.model is not None:  # what a model says of a word depends on the whole text
             self.look_back = self.max_span = None
 
@@ -53,10 +55,7 @@ class PiiGate(Gate):
         except ModuleNotFoundError as error:  # what Presidio brings along; the keys can be checked without it
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
-        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
-        if gate.max_span is not None:
-            gate.max_span = max([gate.max_span, *(each.reach for each in config.recognizers)])
-        return gate
+        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost)
 
     def may(self, stage: Stage) -> frozenset[str]:  # noqa: ARG002 - the same at every stage
         """It edits under every action."""
