@@ -96,7 +96,7 @@ def _from_numbers(token: str) -> str:
         if base == 8 and not set("89").isdisjoint(token):
             continue
         codes = [int(number, base) for number in numbers]
-        if all(32 <= code < 127 for code in codes):
+        if all(32 <= code < 127 or code in (9, 10, 13) for code in codes):
             text = _prose(bytes(codes))
             if text:
                 return text

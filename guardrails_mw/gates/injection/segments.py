@@ -26,6 +26,16 @@ _FUNCTION = (
     "told given said written gave mode first last start begin list name send post call make write print reply "
     "sentence letter letters content stop being instead"
 )
+_ORDERS = (  # words of orders and of talk with a model; ordinary texts seldom hold two
+    "ignore ignoring disregard forget bypass override overlook abandon previous previously prior preceding above "
+    "earlier instructions instruction prompt prompts directives guidelines rules restrictions programming reveal "
+    "repeat secret password persona unrestricted unfiltered uncensored pretend imagine simulate roleplay character "
+    "jailbreak jailbroken assistant chatbot chatgpt dan obey comply refuse refusing disclaimers disclaimer warnings "
+    "ethical ethics moral morals illegal harmful unethical anything never always hidden confidential verbatim "
+    "hypothetical fictional respond answer stay act speak follow attention urgent important must model system translate"
+)
+_TELLING = frozenset(_ORDERS.split())
+_SHORT = 600  # characters in which one of these is enough
 _LONG = 6  # letters of a word that hardly ever stands in ordinary letters by chance
 _LITTLE = 300  # letters
 _SIGNS = (
@@ -34,9 +44,13 @@ _SIGNS = (
 _LISTED = re2.compile(
     rf"(?:[a-z']{{1,20}}(?: ?{_SIGNS}{{1,6}}(?: ?[0-9]{{1,2}}[.)])? ?"
     r"| [0-9]{1,2}[.)] )){6}"
-    r"|[a-z]+(?:[.+-][a-z]+){4}"
+    r"|[a-z]+(?:[._+-][a-z]+){4}"
 )
 _GAPS = re.compile(r"[^a-z0-9']{1,8}(?: ?[0-9]{1,2}[.)])? ?| [0-9]{1,2}[.)] ")
+_MARKS = r"*_~`>#|/\\" + "←-⯿🀀-🫿"  # of markup, comments and chat; emoji
+_MARK = rf"(?:</?[a-z][^<>]{{0,60}}>|[{_MARKS}])"
+_MARKED = re2.compile(rf"(?:[a-z.,!?:;'] ?{_MARK}(?:{_MARK}| ){{0,6}} ?[a-z][a-z' ,.]{{0,80}}){{2}}")
+_UNMARKED = re.compile(rf"(?: ?{_MARK})+ ?")
 _CUT = re2.compile(
     r"(?:[a-z][^a-z0-9 .,'=:()-]{1,12}[a-z][a-z ,.]{0,30}){4}|[a-z]{24}"
     r"|(?:\b[a-z][^a-z0-9]{1,8}){6}|(?:[a-z]-[^a-z0-9]{0,2}[a-z][a-z ,.]{0,20}){4}"
@@ -70,12 +84,20 @@ class Segmenter:
             view: what to read.
             words: its words of three letters or more.
         """
-        if len(words & self._cues) > 2 and _LISTED.search(view.text):
-            changes = ((*match.span(), " ") for match in _GAPS.finditer(view.text))
+        gaps = self._gaps(view.text, words)
+        if gaps:
+            changes = ((*match.span(), " ") for match in gaps.finditer(view.text))
             yield View("words", *rewritten(view.text, changes, view.span), folded=True)
         again = self._cut(view, words)
         if again:
             yield again
+
+    def _gaps(self, text: str, words: set[str]) -> re.Pattern[str] | None:
+        """What stands between words and may be left out: everything in a list of words, otherwise markup and emoji."""
+        if len(words & self._cues) > 2 and _LISTED.search(text):
+            return _GAPS
+        telling = len(words & _TELLING)
+        return _UNMARKED if (telling > 1 or (telling and len(text) < _SHORT)) and _MARKED.search(text) else None
 
     def _cut(self, view: View, words: set[str]) -> View | None:
         """The view in words of the vocabulary, if long ones show up that it did not hold: two, or one in little."""

@@ -155,12 +155,13 @@ class SignatureSet:
         ``pattern_memory`` when the pattern engine gave up.
         """
         found: dict[str, tuple[int, int]] = {}
-        sets = [self._compiled, self._bound[view]] if view in self._bound else [self._compiled]
+        sets = (self._compiled, self._bound[view]) if view in self._bound else (self._compiled,)
         for offset, window in windows(text, overlap=MAX_SPAN):
-            for patterns, name in ((patterns, name) for patterns in sets for name in patterns.matching(window)):
-                span = None if name in found or name in skip else patterns.search(name, window)
-                if span and span[0] < span[1]:
-                    found[name] = (offset + span[0], offset + span[1])
+            for patterns in sets:
+                for name in patterns.matching(window):
+                    span = None if name in found or name in skip else patterns.search(name, window)
+                    if span and span[0] < span[1]:
+                        found[name] = (offset + span[0], offset + span[1])
         return [(self._by_id[name], span) for name, span in found.items()]
 
 

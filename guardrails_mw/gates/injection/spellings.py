@@ -19,10 +19,11 @@ from guardrails_mw.gates.injection.segments import Segmenter
 __all__ = ["Speller"]
 
 _NO_LETTERS = bytes(code if chr(code) in string.ascii_lowercase else 32 for code in range(256))
-_MIXED = re.compile(r"(?<![a-z0-9@$!|])(?:[a-z]+[0-9@$!|]|[0-9@$!|]+[a-z])[a-z0-9@$!|]*")
+_MIXED = re.compile(r"(?<![a-z0-9@$!|+])(?:[a-z]+[0-9@$!|+]|[0-9@$!|+]+[a-z])[a-z0-9@$!|+]*")
 _DIGITS = re.compile(r"(?<![\w.,:-])[0134579]{1,4}(?![\w,:-])")
 _TOKEN = re.compile(r"[^\W_]+")
-_LEET = str.maketrans("01345789@$!|", "oieastbgasil")
+_LEET = str.maketrans("01345789@$!|+62", "oieastbgasiltgz")
+_ALIKE = str.maketrans("1!|l", "iiii")  # drawn alike: a word is looked up with all of them as one
 _STYLED = (  # letters that stand in for Latin ones and in no language mixed with them: small capitals, Cherokee, Lisu
     "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢᎪᏴᏟᎠᎬᏀᎻᏆᎫᏦᏞᎷᏢᏒᏚᎢᏙᎳᎩᏃᏼᏻꓮꓐꓚꓓꓰꓝꓖꓧꓲꓙꓗꓡꓟꓠꓳꓑꓣꓢꓔꓴꓦꓪꓫꓬꓜ",
     "abcdefghijklmnoprstuvwyzabcdeghijklmprstvwyzbgabcdefghijklmnoprstuvwxyz",
@@ -35,7 +36,7 @@ _TWINS = str.maketrans(
 _FLIPPED = re2.compile("[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]{1,3}[a-z]{0,3}[ɐɔǝɟƃɥᴉɾʞɯɹʇʌʍʎ]")
 _UPRIGHT = str.maketrans("ɐqɔpǝɟƃɥᴉɾʞlɯuodbɹsʇnʌʍxʎ", "abcdefghijklmnopqrstuvwxy")
 _BLENDED = re2.compile("[a-z][{0}]|[{0}][a-z]|[{1}]{{2}}".format("".join(map(chr, _TWINS)), _STYLED[0]))
-_LEETISH = re2.compile("[a-z][013457@$|]|[013457@$|][a-z]")
+_LEETISH = re2.compile("[a-z][0134578@$|]|[0134578@$|!+][a-z]")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _SHIFTS = {  # Caesar's 25 alphabets and, under 0, the one written backwards
     key: str.maketrans(_ALPHABET, _ALPHABET[key:] + _ALPHABET[:key] if key else _ALPHABET[::-1]) for key in range(26)
@@ -44,7 +45,8 @@ _BACK = {key: {new: old for old, new in table.items()} for key, table in _SHIFTS
 _PIGGED = re.compile(r"\b([a-z]{1,20})ay\b")
 _STRETCHED = re2.compile(
     "|".join(letter * 3 for letter in _ALPHABET if letter != "w")
-    + r"|(?:[a-z][*#][a-z*#]{1,12}[a-z][^*#]{0,60}){2}|(?:(?:aa|hh|ii|jj|kk|qq|uu|vv|xx|yy)[^.]{0,60}){2}"
+    + r"|[a-z]\*[a-z]{2}|(?:[a-z][*#][a-z*#]{1,12}[a-z][^*#]{0,60}){2}"
+    r"|(?:(?:aa|hh|ii|jj|kk|qq|uu|vv|xx|yy)[^.]{0,60}){2}"
 )
 _DOUBLED = re.compile(r"([a-z])\1+")
 _VOWELS = re.compile("[aeiou*#]+")
@@ -89,6 +91,7 @@ class Speller:
         self._skeletons = {_skeleton(word): word for word in sorted(words) if len(word) > 4}
         self._typos |= {bones: word for bones, word in self._skeletons.items() if len(bones) > 3}
         self._single = {_DOUBLED.sub(r"\1", word): word for word in words}
+        self._alike = {_alike(word): word for word in sorted(words)}
         self._segmenter = Segmenter(words, others)
         for word in words | _NO_TYPOS:
             self._typos.pop(word, None)
@@ -151,7 +154,7 @@ class Speller:
         if word in self._typos:
             return self._typos[word]
         if not word.isalpha():
-            return self._skeletons.get(_skeleton(word))
+            return self._skeletons.get(_skeleton(word)) or self._typos.get(word.replace("*", "").replace("#", ""))
         return self._single.get(_DOUBLED.sub(r"\1", word))
 
     def _letters(self, text: str) -> str:
@@ -166,9 +169,7 @@ class Speller:
             token = match.group()
             ending = token[len(token.rstrip("!|")) :]  # an exclamation, not a letter
             body = token[: len(token) - len(ending)]
-            first = body.translate(_LEET)
-            other = body.replace("1", "l").translate(_LEET)
-            best = other if other in self._words and first not in self._words else first
+            best = self._alike.get(_alike(body)) or body.translate(_LEET)
             plain.append(best in self._words)
             return best + ending
 
@@ -238,6 +239,10 @@ def _misspelt(word: str) -> Iterator[str]:
             yield word[:index] + word[index] + word[index:]
             for key in _BESIDE[word[index]]:
                 yield word[:index] + key + word[index + 1 :]
+
+
+def _alike(word: str) -> str:
+    return word.translate(_ALIKE).translate(_LEET)
 
 
 def _skeleton(word: str) -> str:
