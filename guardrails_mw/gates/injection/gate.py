@@ -123,7 +123,7 @@ class InjectionGate(Gate):
 
     def check(self, event: Event) -> Verdict:
         """Add up what is found. Raises `GateError` when the scan could not be finished."""
-        hits = [hit for index, part in event.texts() for hit in self._hits(index, part, event.stage)]
+        hits = [hit for index, part in event.texts() for hit in self._hits(index, part, event)]
         if not hits:
             return Verdict.allow()
         weights = {hit.signature.id: hit.finding.score for hit in hits}
@@ -137,7 +137,7 @@ class InjectionGate(Gate):
             return Verdict.flag(reason, findings=findings, score=score, threshold=flag_at)
         return Verdict.allow(findings=findings, score=score, threshold=flag_at)
 
-    def _hits(self, index: int, part: Part, stage: Stage) -> Iterator[_Hit]:
+    def _hits(self, index: int, part: Part, event: Event) -> Iterator[_Hit]:
         seen: set[str] = set()
         for view in self._signatures.views(part.text):
             new = self._signatures.scan(view.text, view.name, skip=seen)
@@ -147,7 +147,7 @@ class InjectionGate(Gate):
             for signature, span in new:
                 seen.add(signature.id)
                 start, end = view.span(*span)
-                finding = Finding(signature.id, start, end, signature.weigh(stage), index)
+                finding = Finding(signature.id, start, end, signature.weigh(event.stage, event.origin), index)
                 yield _Hit(signature, finding, open_ids is not None and signature.id not in open_ids)
 
     def _in_the_open(self, view: View) -> set[str] | None:

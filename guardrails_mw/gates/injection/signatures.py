@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardrails_mw.document import Document
-from guardrails_mw.event import Stage
+from guardrails_mw.event import Origin, Stage
 from guardrails_mw.gate import windows
 from guardrails_mw.gates.injection.folding import View
 from guardrails_mw.gates.injection.spellings import Speller
@@ -49,6 +49,8 @@ class Signature(BaseModel):
     """What one hit adds to the score."""
     tool_result: float | None = Field(default=None, gt=0)
     """The weight in tool results, where nobody has a reason to give orders; `weight` if left out."""
+    retrieved: float | None = Field(default=None, gt=0)
+    """The weight in retrieved documents; that in tool results if left out."""
     pattern: str | list[str]
     """RE2, or several of which one is enough; ``{name}`` stands for a line of `words`."""
     view: Literal["text", "hidden"] | None = None
@@ -66,9 +68,12 @@ class Signature(BaseModel):
         object.__setattr__(self, "family", first)
         return self
 
-    def weigh(self, stage: Stage) -> float:
-        """The weight at a stage."""
-        return self.tool_result if stage is Stage.TOOL_RESULT and self.tool_result is not None else self.weight
+    def weigh(self, stage: Stage, origin: Origin = Origin.USER) -> float:
+        """The weight at a stage for what somebody wrote."""
+        brought = self.weight if self.tool_result is None else self.tool_result
+        if origin is Origin.RETRIEVED:
+            return brought if self.retrieved is None else self.retrieved
+        return brought if stage is Stage.TOOL_RESULT else self.weight
 
 
 class _File(BaseModel):
