@@ -18,6 +18,7 @@ from guardrails_mw.errors import GateError
 __all__ = ["PatternSet"]
 
 _CANARY = "\ncanary:guardrails-mw"
+_LONG = 2500  # characters of a pattern; joined, longer ones outgrow RE2's automaton
 _QUIET = re2.Options()
 _QUIET.log_errors = False  # the exception says it, and says it once
 
@@ -46,7 +47,7 @@ class PatternSet:
         cuts = [round(len(entries) * group / groups) for group in range(groups + 1)]
         self._engines = [self._engine(entries[first:last]) for first, last in pairwise(cuts)]
         self._singles = {
-            name: [re2.compile(f"(?m:{pattern})", _QUIET) for pattern in either]  # joined, some outgrow RE2's automaton
+            name: [re2.compile(f"(?m:{pattern})", _QUIET) for pattern in _joined(either)]
             for name, either in zip(patterns, one_of, strict=True)
         }
 
@@ -89,3 +90,8 @@ class PatternSet:
             groups = range(1, len(match.groups()) + 1)
             taken = next((index for index in groups if match.start(index) >= 0), 0)
             yield match.start(taken), match.end(taken)
+
+
+def _joined(either: Sequence[str]) -> Sequence[str]:
+    """Alternatives as one pattern, which costs one pass, unless it is too long."""
+    return ["|".join(either)] if sum(map(len, either)) <= _LONG else either

@@ -26,6 +26,9 @@ OBFUSCATION = 0.5
 """Added once when something was found that the text tried to hide."""
 
 
+_ENOUGH = 8.0  # times the score of a block in one text, after which it is not read in further ways
+
+
 class Thresholds(BaseModel):
     """Thresholds of one stage; what is left out is taken from the gate."""
 
@@ -139,6 +142,7 @@ class InjectionGate(Gate):
 
     def _hits(self, index: int, part: Part, event: Event) -> Iterator[_Hit]:
         seen: set[str] = set()
+        enough = _ENOUGH * self._config.at(event.stage)[0]
         for view in self._signatures.views(part.text):
             new = self._signatures.scan(view.text, view.name, skip=seen)
             if not new:
@@ -149,6 +153,9 @@ class InjectionGate(Gate):
                 start, end = view.span(*span)
                 finding = Finding(signature.id, start, end, signature.weigh(event.stage, event.origin), index)
                 yield _Hit(signature, finding, open_ids is not None and signature.id not in open_ids)
+                enough -= finding.score
+            if enough <= 0:
+                return  # whatever else it is made of, it is blocked many times over
 
     def _in_the_open(self, view: View) -> set[str] | None:
         """Ids of the signatures that a naive filter would have seen too; None when that is all of them."""
@@ -157,4 +164,4 @@ class InjectionGate(Gate):
         naive = plain(view.source)
         if view.name != "text" or naive == view.text:
             return None
-        return {signature.id for signature, _ in self._signatures.scan(naive)}
+        return self._signatures.present(naive)

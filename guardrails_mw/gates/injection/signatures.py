@@ -169,6 +169,10 @@ class SignatureSet:
                         found[name] = (offset + span[0], offset + span[1])
         return [(self._by_id[name], span) for name, span in found.items()]
 
+    def present(self, text: str) -> set[str]:
+        """Ids of the signatures of any view that occur in a folded text. Raises `GateError` as `scan` does."""
+        return {name for _, window in windows(text, overlap=MAX_SPAN) for name in self._compiled.matching(window)}
+
 
 def _parts(pattern: str | list[str]) -> list[str]:
     return [pattern] if isinstance(pattern, str) else pattern
