@@ -53,12 +53,16 @@ class Stage(StrEnum):
 
 
 class Origin(StrEnum):
-    """Who wrote a content. Only `SYSTEM` and `USER` speak for the people who run or use the agent."""
+    """Who wrote a content. Only `SYSTEM` and `USER` speak for the people who run or use the agent.
+
+    `RETRIEVED` is what a search found for a question and a chain puts beside it: written by anybody.
+    """
 
     SYSTEM = "system"
     USER = "user"
     MODEL = "model"
     TOOL = "tool"
+    RETRIEVED = "retrieved"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from guardrails_mw.building import Ground, build
 from guardrails_mw.document import Document
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
+from guardrails_mw.event import ANONYMOUS, Content, Event, Origin, Stage, Where
 from guardrails_mw.files import noting
 from guardrails_mw.gate import GateTypes
 from guardrails_mw.gates.tools import check_names, tool_args
@@ -197,9 +197,9 @@ class Guard:
         """Decide an event without stalling the running loop."""
         return await self.engine.adecide(event)
 
-    def check(self, text: str, stage: Stage | str = Stage.INPUT) -> Decision:
-        """Decide one text."""
-        return self.decide(Event(Stage(stage), Content(text)))
+    def check(self, text: str, stage: Stage | str = Stage.INPUT, *, origin: Origin | str = Origin.USER) -> Decision:
+        """Decide one text; say ``origin="retrieved"`` of a document that a search found for the user's question."""
+        return self.decide(Event(Stage(stage), Content(text), Origin(origin)))
 
     def open(self, event: Event) -> Stream:
         """Decide a text that arrives in pieces."""

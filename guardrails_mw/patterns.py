@@ -8,6 +8,7 @@ one. When its automaton runs out of memory RE2 reports "no match"; a canary in e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from heapq import merge
 from itertools import pairwise
 
 import re2
@@ -17,6 +18,9 @@ from guardrails_mw.errors import GateError
 __all__ = ["PatternSet"]
 
 _CANARY = "\ncanary:guardrails-mw"
+_LONG = 2500  # characters of a pattern; joined, longer ones outgrow RE2's automaton
+_QUIET = re2.Options()
+_QUIET.log_errors = False  # the exception says it, and says it once
 
 
 class PatternSet:
@@ -43,16 +47,16 @@ class PatternSet:
         cuts = [round(len(entries) * group / groups) for group in range(groups + 1)]
         self._engines = [self._engine(entries[first:last]) for first, last in pairwise(cuts)]
         self._singles = {
-            name: re2.compile(f"(?m:{'|'.join(either)})") for name, either in zip(patterns, one_of, strict=True)
+            name: [re2.compile(f"(?m:{pattern})", _QUIET) for pattern in _joined(either)]
+            for name, either in zip(patterns, one_of, strict=True)
         }
 
     def _engine(self, entries: Sequence[tuple[int, str]]) -> tuple[re2.Filter, list[int]]:
         """A filter of some patterns and, for each of them, the place of its name; the canary comes last."""
-        engine, options = re2.Filter(), re2.Options()
-        options.log_errors = False  # the error says it, and says it once
+        engine = re2.Filter()
         for index, pattern in entries:
             try:
-                engine.Add(f"(?m:{pattern})", options)
+                engine.Add(f"(?m:{pattern})", _QUIET)
             except re2.error:
                 raise ValueError(f"{self._names[index]}: not an RE2 pattern") from None
         engine.Add(re2.escape(_CANARY))
@@ -61,7 +65,7 @@ class PatternSet:
 
     def matching(self, text: str) -> list[str]:
         """Names of the patterns that match somewhere. Raises `GateError` (``pattern_memory``)."""
-        read, found = text + _CANARY, set[int]()
+        read, found = (text + _CANARY).encode(), set[int]()
         for engine, owners in self._engines:
             hits: list[int] | None = engine.Match(read)
             if not hits or len(owners) not in hits:
@@ -72,12 +76,22 @@ class PatternSet:
 
     def search(self, name: str, text: str) -> tuple[int, int] | None:
         """Span of the first match of one pattern, in code points."""
-        match = self._singles[name].search(text)
-        return None if match is None else (match.start(), match.end())
+        matches = (pattern.search(text) for pattern in self._singles[name])
+        return min(((match.start(), match.end()) for match in matches if match is not None), default=None)
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
         """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        for match in self._singles[name].finditer(text):
+        end = 0
+        either = (pattern.finditer(text) for pattern in self._singles[name])
+        for match in merge(*either, key=lambda match: match.start()):
+            if match.start() < end:
+                continue  # within a match of another alternative
+            end = match.end()
             groups = range(1, len(match.groups()) + 1)
             taken = next((index for index in groups if match.start(index) >= 0), 0)
             yield match.start(taken), match.end(taken)
+
+
+def _joined(either: Sequence[str]) -> Sequence[str]:
+    """Alternatives as one pattern, which costs one pass, unless it is too long."""
+    return ["|".join(either)] if sum(map(len, either)) <= _LONG else either

@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -296,7 +296,7 @@ def _usable(programs: Path, user: str) -> bool:
 
 
 def running(make: Callable[[], Server]) -> Iterator[Server]:
-    """A server for as long as a fixture lives; without its program a skip, which in continuous integration is a failure."""
+    """A server for as long as a fixture lives; without its program a skip, and in continuous integration a failure."""
     try:
         server = make()
     except Missing as missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,6 @@ from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import Site
 from guardrails_mw.gates.pii.gate import PiiConfig, PiiGate
 
-GROWING = {"URL", "DATE_TIME", "IP_ADDRESS"}
-"""What may be longer than `max_span`: it has no longest form, no space in it, and is found from its beginning."""
 PIECES = [
     "phone 2125550123", "ssn 219099999", "219-09-9999", "bob@example.com", "DE89 3704 0044 0532 0130 00",
     "+49 30 123456", "4111 1111 1111 1111", "http://example.com/a?b=c", "1.2.3.4", "2001:db8::1", "the",
@@ -61,14 +60,14 @@ def test_findings_stay_when_text_is_appended(name: str) -> None:
 
 @pytest.mark.parametrize("name", GATES)
 def test_no_finding_is_longer_than_declared(name: str) -> None:
-    """Nothing is longer than `max_span` but what grows from its beginning."""
+    """Nothing is longer than `max_span`."""
     pii = GATES[name]
     assert pii.max_span is not None
 
     @SETTINGS
     @given(TEXTS)
     def holds(text: str) -> None:
-        assert all(end - start <= pii.max_span or kind in GROWING for start, end, kind in spans(pii, text[:7000]))
+        assert all(end - start <= pii.max_span for start, end, _ in spans(pii, text[:7000]))
 
     holds()
 
@@ -100,3 +99,25 @@ def test_long_mailbox_is_cut_at_the_declared_length() -> None:
     """A mailbox without end, which no mail server takes, is hidden as far back as declared."""
     text = "a" * 3000 + "@example.com"
     assert spans(gate(), text) == [(len(text) - 1024, len(text), "EMAIL_ADDRESS")]
+
+
+@pytest.mark.parametrize(
+    ("profile", "head", "tail"),
+    [("agent", "http://example.com/", "a"), ("strict", "www.example.com/", "1"), ("agent", "fe80::1%", "e")],
+)
+def test_what_has_no_longest_form_is_hidden_in_pieces(profile: str, head: str, tail: str) -> None:
+    """An address without end is hidden whole, no piece is too long, and early pieces stay."""
+    pii = gate(profile=profile)
+    found = [spans(pii, head + tail * count) for count in (3000, 5000)]
+    for count, each in zip((3000, 5000), found, strict=True):
+        assert each[-1][1] == len(head) + count
+        assert all(left[1] == right[0] for left, right in pairwise(each))
+        assert all(end - start <= 1024 for start, end, _ in each)
+    assert found[0][:2] == found[1][:2]
+
+
+def test_own_pattern_longer_than_declared_is_cut() -> None:
+    """A pattern that goes on further than its author said is hidden no further back than the gate declares."""
+    own = [{"entity": "LONG_ONE", "pattern": "b+c", "max_span": 9}]
+    text = "b" * 3000 + "c"
+    assert spans(gate(recognizers=own), text) == [(len(text) - 1024, len(text), "LONG_ONE")]

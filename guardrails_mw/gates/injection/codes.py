@@ -5,66 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import re2
+
+from guardrails_mw.gates.injection.folding import Change
 
 __all__ = ["CODED", "CODES"]
 
 _MOST = 65_536  # characters that a packed text may unfold to: enough to attack, too few to flood
 _NOISE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
 _PROSE = re.compile(r"[A-Za-z ]")
-_MORSE = dict(
-    zip(
-        [
-            ".-",
-            "-...",
-            "-.-.",
-            "-..",
-            ".",
-            "..-.",
-            "--.",
-            "....",
-            "..",
-            ".---",
-            "-.-",
-            ".-..",
-            "--",
-            "-.",
-            "---",
-            ".--.",
-            "--.-",
-            ".-.",
-            "...",
-            "-",
-            "..-",
-            "...-",
-            ".--",
-            "-..-",
-            "-.--",
-            "--..",
-            "-----",
-            ".----",
-            "..---",
-            "...--",
-            "....-",
-            ".....",
-            "-....",
-            "--...",
-            "---..",
-            "----.",
-        ],
-        "abcdefghijklmnopqrstuvwxyz0123456789",
-        strict=True,
-    )
+_BASE32 = re.compile("[A-Z2-7]+|[a-z2-7]+")
+_CAPITALS, _SMALL = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
+_SIGNS = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.. "
+    "----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----."
 )
-
-CODED = re2.compile(
-    r"[A-Za-z0-9+/_-]{16}|(?:[0-9A-Fa-f]{2}[\s:,-]){9}|(?:[01]{8}\s?){6}|(?:0x[0-9A-Fa-f]{2}[\s,;]{0,2}){6}"
-    r"|(?:[0-9]{2,3}[\s,;-]{1,2}){9}|(?:[.-]{1,5}[ /|]{1,3}){8}|(?:[0-9]{1,2}-[0-9]{1,2}[ -]){3}|[!-~]{32}"
-)
-"""Where a text holds none of this, no reader has anything to read."""
+_MORSE = dict(zip(_SIGNS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
 
 
 def _readable(raw: bytes) -> str:
@@ -86,12 +47,21 @@ def _prose(raw: bytes) -> str:
 
 def _from_base64(token: str) -> str:
     digits = "".join(token.split()).strip("=").replace("-", "+").replace("_", "/")
+    capitals, small = _letters(digits)
+    if capitals * 6 < len(digits) or small * 10 < len(digits):
+        return _from_base32(digits)  # a path or a name: the bytes of text have letters of both sizes in base64
     for shift in range(4):  # whatever stands before it without a gap shifts the groups of four
         text = _unpacked(digits[shift:])
         if text:
             return text
     turned = token[:1] == "=" or (len(digits) > 23 and digits.isalnum())  # and not the path of an address
-    return _from_base32(digits) or (_unpacked(digits[::-1], _prose) if turned else "")
+    return _unpacked(digits[::-1], _prose) if turned else ""
+
+
+def _letters(digits: str) -> tuple[int, int]:
+    """How many are capitals, and how many small letters."""
+    raw = digits.encode()
+    return len(raw) - len(raw.translate(None, _CAPITALS)), len(raw) - len(raw.translate(None, _SMALL))
 
 
 def _unpacked(body: str, read: Callable[[bytes], str] = _readable) -> str:
@@ -100,27 +70,13 @@ def _unpacked(body: str, read: Callable[[bytes], str] = _readable) -> str:
 
 
 def _from_base32(digits: str) -> str:
-    if not re.fullmatch("[A-Z2-7]+|[a-z2-7]+", digits):
+    if len(digits) < 16 or not _BASE32.fullmatch(digits):
         return ""
     body = digits[: len(digits) // 8 * 8 + {2: 2, 4: 4, 5: 5, 7: 7}.get(len(digits) % 8, 0)]
     try:
         return _prose(base64.b32decode(body + "=" * (-len(body) % 8), casefold=True))
     except binascii.Error:
         return ""
-
-
-def _from_base85(token: str) -> str:
-    if "://" in token or token.isalnum() or token.count("/") > 3:
-        return ""
-    body = token.removeprefix("<~").removesuffix("~>")
-    for decode in (base64.b85decode, base64.a85decode):
-        try:
-            text = _prose(decode(body))
-        except ValueError:
-            continue
-        if text:
-            return text
-    return ""
 
 
 def _from_hex(token: str) -> str:
@@ -140,7 +96,7 @@ def _from_numbers(token: str) -> str:
         if base == 8 and not set("89").isdisjoint(token):
             continue
         codes = [int(number, base) for number in numbers]
-        if all(32 <= code < 127 for code in codes):
+        if all(32 <= code < 127 or code in (9, 10, 13) for code in codes):
             text = _prose(bytes(codes))
             if text:
                 return text
@@ -161,13 +117,65 @@ def _from_morse(token: str) -> str:
     return " ".join(word for word in letters if word)
 
 
-CODES: tuple[tuple[re2._Regexp[str], Callable[[str], str]], ...] = (
-    (re2.compile(r"\b(?:0x)?[0-9A-Fa-f]{2}(?:[\s:,;-]{0,2}(?:0x)?[0-9A-Fa-f]{2}){9,}\b"), _from_hex),
-    (re2.compile(r"\b[01]{8}(?:\s?[01]{8}){5,}\b"), _from_binary),
-    (re2.compile(r"\b[0-9]{2,3}(?:[\s,;-]{1,2}[0-9]{2,3}){9,}\b"), _from_numbers),
-    (re2.compile(r"\b(?:[0-9]{1,2}-){2,}[0-9]{1,2}(?: (?:[0-9]{1,2}-)*[0-9]{1,2}){2,}\b"), _from_places),
-    (re2.compile(r"[.-]{1,5}(?:[ /|]{1,3}[.-]{1,5}){8,}"), _from_morse),
-    (re2.compile(r"=?[A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]{0,8}[A-Za-z0-9+/_-]{8,})*={0,6}"), _from_base64),
-    (re2.compile(r"[!-~]{32,}"), _from_base85),
+class _Match(Protocol):
+    """A match of either library."""
+
+    def start(self) -> int: ...
+    def end(self) -> int: ...
+    def group(self) -> str: ...
+
+
+class _Pattern(Protocol):
+    """A pattern of either library."""
+
+    def finditer(self, text: str, /) -> Iterator[_Match]: ...
+
+
+class Code:
+    """One way to write letters as something else.
+
+    Args:
+        sign: RE2 for what every run of it holds and ordinary text does not.
+        run: all of one run; only looked for where there is a sign.
+        read: what the run says, or nothing.
+    """
+
+    def __init__(self, sign: str, run: _Pattern, read: Callable[[str], str]) -> None:
+        self.sign = sign
+        self._signed = re2.compile(sign)
+        self._run = run
+        self._read = read
+
+    def found(self, source: str) -> Iterator[Change]:
+        """Every run that says something, and what."""
+        if self._signed.search(source):
+            for match in self._run.finditer(source):
+                text = self._read(match.group())
+                if text:
+                    yield match.start(), match.end(), text
+
+
+CODES = (
+    Code(
+        r"(?:[0-9A-Fa-f]{2}[\s:,;-]{1,2}){9}|[0-9a-f]{20}|[0-9A-F]{20}|(?:0x[0-9A-Fa-f]{2}[\s,;]{0,2}){6}",
+        re2.compile(r"\b(?:0x)?[0-9A-Fa-f]{2}(?:[\s:,;-]{0,2}(?:0x)?[0-9A-Fa-f]{2}){9,}\b"),
+        _from_hex,
+    ),
+    Code(r"(?:[01]{8}\s?){6}", re2.compile(r"\b[01]{8}(?:\s?[01]{8}){5,}\b"), _from_binary),
+    Code(r"(?:[0-9]{2,3}[\s,;-]{1,2}){9}", re2.compile(r"\b[0-9]{2,3}(?:[\s,;-]{1,2}[0-9]{2,3}){9,}\b"), _from_numbers),
+    Code(
+        r"(?:[0-9]{1,2}-[0-9]{1,2}[ -]){3}",
+        re2.compile(r"\b(?:[0-9]{1,2}-){2,}[0-9]{1,2}(?: (?:[0-9]{1,2}-)*[0-9]{1,2}){2,}\b"),
+        _from_places,
+    ),
+    Code(r"(?:[.-]{1,5}[ /|]{1,3}){8}", re2.compile(r"[.-]{1,5}(?:[ /|]{1,3}[.-]{1,5}){8,}"), _from_morse),
+    Code(
+        r"(?:[A-Z][A-Z0-9+/_-]{0,9}[a-z][a-z0-9+/_-]{0,9}){3}|[A-Z2-7]{20}|[a-z2-7]{24}",
+        re.compile(r"=?[A-Za-z0-9+/_-]{16,}(?:\r?\n[ \t]{0,8}[A-Za-z0-9+/_-]{8,})*={0,6}"),  # linear: nothing follows
+        _from_base64,
+    ),
 )
-"""Patterns of runs, and what reads them; a run that two can read is read by the one that begins first."""
+"""The codes that are read; where two can read a run, the one that begins first does."""
+
+CODED = re2.compile("|".join(code.sign for code in CODES))
+"""Where a text holds none of this, no reader has anything to read."""

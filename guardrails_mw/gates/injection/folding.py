@@ -7,6 +7,7 @@ when something was found.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
@@ -149,19 +150,31 @@ def _fold(text: str, table: _Table) -> str:
     return " ".join(text.translate(table).split())
 
 
+_PIECES = re.compile("(?P<ascii>[!-~]+)|[^!-~]+")
+"""Visible ASCII, of which every character becomes one, and the rest."""
+
+
 def _positions(text: str) -> list[int]:
     """For every character of ``_fold(text, _FOLD)``, the index in `text` it came from."""
     positions: list[int] = []
     gap = -1  # index of the first blank since the last visible character
-    for index, char in enumerate(text):
-        for new in _FOLD[ord(char)] or "":
-            if new.isspace():
-                gap = index if gap < 0 else gap
-                continue
+    for piece in _PIECES.finditer(text):
+        start, end = piece.span()
+        if piece.lastgroup:
             if gap >= 0 and positions:
                 positions.append(gap)
             gap = -1
-            positions.append(index)
+            positions.extend(range(start, end))
+            continue
+        for index in range(start, end):
+            for new in _FOLD[ord(text[index])] or "":
+                if new.isspace():
+                    gap = index if gap < 0 else gap
+                    continue
+                if gap >= 0 and positions:
+                    positions.append(gap)
+                gap = -1
+                positions.append(index)
     return positions
 
 

@@ -26,6 +26,9 @@ OBFUSCATION = 0.5
 """Added once when something was found that the text tried to hide."""
 
 
+_ENOUGH = 8.0  # times the score of a block in one text, after which it is not read in further ways
+
+
 class Thresholds(BaseModel):
     """Thresholds of one stage; what is left out is taken from the gate."""
 
@@ -124,7 +127,7 @@ class InjectionGate(Gate):
 
     def check(self, event: Event) -> Verdict:
         """Add up what is found. Raises `GateError` when the scan could not be finished."""
-        hits = [hit for index, part in event.texts() for hit in self._hits(index, part, event.stage)]
+        hits = [hit for index, part in event.texts() for hit in self._hits(index, part, event)]
         if not hits:
             return Verdict.allow()
         weights = {hit.signature.id: hit.finding.score for hit in hits}
@@ -138,19 +141,22 @@ class InjectionGate(Gate):
             return Verdict.flag(reason, findings=findings, score=score, threshold=flag_at)
         return Verdict.allow(findings=findings, score=score, threshold=flag_at)
 
-    def _hits(self, index: int, part: Part, stage: Stage) -> Iterator[_Hit]:
+    def _hits(self, index: int, part: Part, event: Event) -> Iterator[_Hit]:
         seen: set[str] = set()
+        enough = _ENOUGH * self._config.at(event.stage)[0]
         for view in self._signatures.views(part.text):
-            found = self._signatures.scan(view.text, skip=seen)
-            new = [(s, span) for s, span in found if s.view in (None, view.name)]
+            new = self._signatures.scan(view.text, view.name, skip=seen)
             if not new:
                 continue
             open_ids = self._in_the_open(view)
             for signature, span in new:
                 seen.add(signature.id)
                 start, end = view.span(*span)
-                finding = Finding(signature.id, start, end, signature.weigh(stage), index)
+                finding = Finding(signature.id, start, end, signature.weigh(event.stage, event.origin), index)
                 yield _Hit(signature, finding, open_ids is not None and signature.id not in open_ids)
+                enough -= finding.score
+            if enough <= 0:
+                return  # whatever else it is made of, it is blocked many times over
 
     def _in_the_open(self, view: View) -> set[str] | None:
         """Ids of the signatures that a naive filter would have seen too; None when that is all of them."""
@@ -159,4 +165,4 @@ class InjectionGate(Gate):
         naive = plain(view.source)
         if view.name != "text" or naive == view.text:
             return None
-        return {signature.id for signature, _ in self._signatures.scan(naive)}
+        return self._signatures.present(naive)

@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from guardrails_mw.document import Document
-from guardrails_mw.event import Stage
+from guardrails_mw.event import Origin, Stage
 from guardrails_mw.gate import windows
 from guardrails_mw.gates.injection.folding import View
 from guardrails_mw.gates.injection.spellings import Speller
@@ -49,6 +49,8 @@ class Signature(BaseModel):
     """What one hit adds to the score."""
     tool_result: float | None = Field(default=None, gt=0)
     """The weight in tool results, where nobody has a reason to give orders; `weight` if left out."""
+    retrieved: float | None = Field(default=None, gt=0)
+    """The weight in retrieved documents; that in tool results if left out."""
     pattern: str | list[str]
     """RE2, or several of which one is enough; ``{name}`` stands for a line of `words`."""
     view: Literal["text", "hidden"] | None = None
@@ -66,9 +68,12 @@ class Signature(BaseModel):
         object.__setattr__(self, "family", first)
         return self
 
-    def weigh(self, stage: Stage) -> float:
-        """The weight at a stage."""
-        return self.tool_result if stage is Stage.TOOL_RESULT and self.tool_result is not None else self.weight
+    def weigh(self, stage: Stage, origin: Origin = Origin.USER) -> float:
+        """The weight at a stage for what somebody wrote."""
+        brought = self.weight if self.tool_result is None else self.tool_result
+        if origin is Origin.RETRIEVED:
+            return brought if self.retrieved is None else self.retrieved
+        return brought if stage is Stage.TOOL_RESULT else self.weight
 
 
 class _File(BaseModel):
@@ -111,7 +116,12 @@ class SignatureSet:
         self._by_id = {signature.id: signature for signature in self.signatures}
         parts = {s.id: [_expand(part, self.words, s.id) for part in _parts(s.pattern)] for s in self.signatures}
         self.patterns = {id_: "|".join(alternatives) for id_, alternatives in parts.items()}
-        self._compiled = PatternSet(parts, groups=_ENGINES)
+        general = {s.id: parts[s.id] for s in self.signatures if s.view is None}
+        self._compiled = PatternSet(general, groups=_ENGINES)
+        self._bound = {
+            view: PatternSet({s.id: parts[s.id] for s in self.signatures if s.view == view})
+            for view in {s.view for s in self.signatures} - {None}
+        }
         self._speller = Speller(self.vocabulary, set(_LITERAL.findall(" ".join(self.patterns.values()))))
 
     @classmethod
@@ -136,19 +146,32 @@ class SignatureSet:
         """Every view of a text that is worth a scan; the text as it stands, folded, comes first."""
         return views(text, self._speller)
 
-    def scan(self, text: str, skip: Container[str] = ()) -> list[tuple[Signature, tuple[int, int]]]:
-        """The first match of every signature that occurs in a folded text, but for the ids to skip.
+    def scan(
+        self, text: str, view: str | None = None, skip: Container[str] = ()
+    ) -> list[tuple[Signature, tuple[int, int]]]:
+        """The first match of every signature that occurs in a folded text.
+
+        Args:
+            text: the text of a view.
+            view: the name of the view, for signatures that are meant for one alone.
+            skip: ids that are known already.
 
         Time is linear in the text. Raises `GateError`: ``deadline`` when the gate's time is over,
         ``pattern_memory`` when the pattern engine gave up.
         """
         found: dict[str, tuple[int, int]] = {}
+        sets = (self._compiled, self._bound[view]) if view in self._bound else (self._compiled,)
         for offset, window in windows(text, overlap=MAX_SPAN):
-            for name in self._compiled.matching(window):
-                span = None if name in found or name in skip else self._compiled.search(name, window)
-                if span and span[0] < span[1]:
-                    found[name] = (offset + span[0], offset + span[1])
+            for patterns in sets:
+                for name in patterns.matching(window):
+                    span = None if name in found or name in skip else patterns.search(name, window)
+                    if span and span[0] < span[1]:
+                        found[name] = (offset + span[0], offset + span[1])
         return [(self._by_id[name], span) for name, span in found.items()]
+
+    def present(self, text: str) -> set[str]:
+        """Ids of the signatures of any view that occur in a folded text. Raises `GateError` as `scan` does."""
+        return {name for _, window in windows(text, overlap=MAX_SPAN) for name in self._compiled.matching(window)}
 
 
 def _parts(pattern: str | list[str]) -> list[str]:

@@ -20,9 +20,11 @@ class Weights(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     user: float | None = Field(default=None, gt=0)
-    """The weight everywhere but in results of tools."""
+    """The weight of what users and models write."""
     tool_result: float | None = Field(default=None, gt=0)
-    """The weight in results of tools."""
+    """The weight in results of tools, and in retrieved documents unless those have one of their own."""
+    retrieved: float | None = Field(default=None, gt=0)
+    """The weight in retrieved documents."""
 
 
 class Tuning(BaseModel):
@@ -33,7 +35,7 @@ class Tuning(BaseModel):
     add: tuple[str | Signature, ...] = ()
     """Signatures of your own: a file in the form of the package's `signatures.yaml`, or written out here."""
     weights: dict[str, float | Weights] = {}
-    """New weights by id: one number for every channel, or `user` and `tool_result` apart."""
+    """New weights by id: one number for every channel, or `user`, `tool_result` and `retrieved` apart."""
     silence: tuple[str, ...] = ()
     """Ids that are not looked for."""
 
@@ -94,19 +96,23 @@ def _added(
 def _proven(own: SignatureSet, signature: Signature, field: str) -> None:
     """A signature that does not find its own example is dead, most often for a capital letter in its pattern."""
     for view in own.views(signature.example):
-        if signature.view in (None, view.name) and any(hit.id == signature.id for hit, _ in own.scan(view.text)):
+        if any(hit.id == signature.id for hit, _ in own.scan(view.text, view.name)):
             return
     hint = "patterns meet text in lower case, without accents, with one blank between words"
     raise PolicyError(f"{signature.id} does not find its own example; {hint}", field=field)
 
 
 def _weighed(signature: Signature, weight: float | Weights, field: str) -> Signature:
-    own = weight if isinstance(weight, Weights) else Weights.model_construct(user=weight, tool_result=weight)
+    same = None if isinstance(weight, Weights) else weight
+    own = (
+        weight if isinstance(weight, Weights) else Weights.model_construct(user=same, tool_result=same, retrieved=same)
+    )
     if isinstance(weight, float) and weight <= 0:
         raise PolicyError("a weight is above 0; 'silence' turns a signature off", field=field)
     user = signature.weight if own.user is None else own.user
     tool = signature.tool_result if own.tool_result is None else own.tool_result
-    return signature.model_copy(update={"weight": user, "tool_result": tool})
+    found = signature.retrieved if own.retrieved is None else own.retrieved
+    return signature.model_copy(update={"weight": user, "tool_result": tool, "retrieved": found})
 
 
 def _known(merged: dict[str, Signature], id_: str, field: str) -> Signature:

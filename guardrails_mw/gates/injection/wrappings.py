@@ -58,6 +58,8 @@ _ESCAPE = re.compile(
 _TAG = re.compile(r"(?:<(?:!--[^<>]{0,200}--|/?[A-Za-z][^<>]{0,60})>|\x1b\[[0-9;]{0,12}[A-Za-z])+")
 _ESCAPED = re2.compile(r"%[0-9A-Fa-f]{2}|&[#A-Za-z]|\\[xuUnrtbf\"'/01]|(?:=[0-9A-F]{2}){4}|U\+[0-9A-F]{4}")
 _SIGNS = ("%", "&", "\\", "=", "U+")
+_BROKEN = re2.compile(r"""["'][ \t]{0,4}\+\s{0,8}["']|[a-z]-\r?\n[ \t]{0,8}[a-z]""")
+_BREAKS = re.compile(r"""["'][ \t]{0,4}\+\s{0,8}["']|(?<=[a-z])-\r?\n[ \t]{0,8}(?=[a-z])""")
 _LETTERS_APART = re2.compile(r"(?:[\pL\pN][ ._*|/~,+\-·•]){4}[\pL\pN]")
 
 
@@ -88,10 +90,14 @@ def unwrapped(source: str, way: Way) -> Iterator[View]:
         source, way = (view.source, view.way) if view else (source, way)
     if view:
         yield view
+    mended = _mended(source, way)
+    if mended:
+        source, way = mended.source, mended.way
     view = _bare(source, way) if "<" in source or "\x1b[" in source else None
     source, way = (view.source, view.way) if view else (source, way)
     if _LETTERS_APART.search(source):
         view = _joined(source, way) or view
+    view = view or mended
     if view:
         yield view
 
@@ -157,6 +163,8 @@ def _unescaped(source: str, way: Way) -> View | None:
     changes = [(*match.span(), _meaning(match.group())) for match in _ESCAPE.finditer(source)]
     if not changes:
         return None
+    if "%" in source and "+" in source and " " not in source:
+        source = source.replace("+", " ")  # a form sent by a browser
     text, back = rewritten(source, changes, way)
     return View("unescaped", text, back)
 
@@ -186,6 +194,14 @@ def _char(digits: str) -> str:
     return chr(code) if code < 0xD800 or 0xDFFF < code < 0x110000 else "\ufffd"
 
 
+def _mended(source: str, way: Way) -> View | None:
+    """Strings put together with a plus sign in one, and words divided at the end of a line."""
+    if not ("+" in source or "-\n" in source or "-\r" in source) or not _BROKEN.search(source):
+        return None
+    changes = ((*match.span(), "") for match in _BREAKS.finditer(source))
+    return View("mended", *rewritten(source, changes, way))
+
+
 def _bare(source: str, way: Way) -> View | None:
     """Words that were cut by markup nobody sees, whole again."""
     tags = [match.span() for match in _TAG.finditer(source)]
@@ -197,12 +213,7 @@ def _bare(source: str, way: Way) -> View | None:
 
 def _decoded(source: str, way: Way) -> View | None:
     """Codes that can be read; what stands around them is left out."""
-    found = sorted(
-        (match.start(), match.end(), text)
-        for pattern, decode in CODES
-        for match in pattern.finditer(source)
-        if (text := decode(match.group()))
-    )
+    found = sorted(change for code in CODES for change in code.found(source))
     changes, position = [], 0
     for start, end, text in found:
         if start >= position:

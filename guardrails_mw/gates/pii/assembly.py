@@ -9,7 +9,7 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.gate import Cost, Site
 from guardrails_mw.gates.pii.config import PiiConfig
 from guardrails_mw.gates.pii.countries import COUNTRIES
-from guardrails_mw.gates.pii.engine import Engine
+from guardrails_mw.gates.pii.engine import LONGEST, Engine
 from guardrails_mw.gates.pii.forms import forms
 from guardrails_mw.gates.pii.ner import MODEL_ENTITIES, USUAL_ENTITIES, Ner
 from guardrails_mw.gates.pii.presidio import Library, load, national
@@ -54,6 +54,7 @@ def assembled(config: PiiConfig, site: Site) -> tuple[Engine, Cost]:
         library,
         [each for each in added if each.entity in entities],
         model,
+        longest=max([LONGEST, *(each.reach for each in config.recognizers)]),
     )
     cost = Cost.BLOCKING if any(each.use for each in config.recognizers) else Cost.LINEAR
     return engine, cost

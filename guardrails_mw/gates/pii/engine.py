@@ -34,7 +34,9 @@ from guardrails_mw.gates.pii.sources import Search, Source, nothing
 __all__ = ["LONGEST", "Engine"]
 
 LONGEST = 1024
-"""Characters of the longest finding, but for addresses and dates that go on. Mail has 320 (RFC 5321)."""
+"""Characters of the longest finding. Mail has 320 (RFC 5321)."""
+_GROWING = frozenset({"IP_ADDRESS", "URL"})
+"""What has no longest form, no space in it, and is found from its beginning on."""
 _OVERLAP = 2048
 _TIMEOUT = 5.0
 """Seconds one pattern may take on one window, if the deadline does not come first."""
@@ -49,6 +51,7 @@ class Engine:
         library: those recognizers; the installed Presidio's if left out.
         added: further searches.
         model: finds what patterns cannot.
+        longest: characters of the longest finding.
 
     >>> from guardrails_mw.gates.pii.profiles import PROFILES
     >>> Engine(PROFILES["agent"], ["EMAIL_ADDRESS"]).find("write to bob@example.com")
@@ -62,7 +65,10 @@ class Engine:
         library: Library | None = None,
         added: Sequence[Source] = (),
         model: Ner | None = None,
+        *,
+        longest: int = LONGEST,
     ) -> None:
+        self.longest = longest
         library = library or load()
         self.exact = library.known
         self.model = model
@@ -72,6 +78,8 @@ class Engine:
         self._profile = profile
         make = _source if self.exact else _plain_source
         chosen = {entity: library.recognizers[entity] for entity in sorted(entities)}
+        phones = chosen.get("PHONE_NUMBER") if self.exact else None
+        self._regions = phones.supported_regions if phones is not None else ()
         sources = [*(make(entity, each, profile) for entity, each in chosen.items()), *added]
         self._sources = {f"{source.entity}/{i}": source for i, source in enumerate(sources)}
         self._words: dict[str, list[str]] = {}
@@ -100,12 +108,16 @@ class Engine:
         if plain is not None:
             spelled = spelled_ssns(text) if "US_SSN" in self._words else []
             found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])
-        return found if literal is None else [literal.original(match) for match in found]
+        if literal is not None:
+            found = [literal.original(match) for match in found]
+        return [each for match in found for each in _bounded(match, self.longest)]
 
     def load(self) -> None:
         """Load what the first search would load."""
         if self.model is not None:
             self.model.load()
+        if self._regions:
+            PhoneFinder(self._regions).load()
         self.find(_EVERYTHING)
 
     def _counting(self, text: str, hints: Sequence[str]) -> list[Match]:
@@ -155,12 +167,20 @@ def _spans(source: Source, search: Search, text: str) -> Iterator[Span]:
 
 
 def _trimmed(text: str, match: Match) -> Match:
-    """A quoted address without its quotes, so that what is left is quoted; a mailbox no longer than `LONGEST`."""
+    """A quoted address without its quotes, so that what is left is quoted."""
     if match.entity == "URL" and text[match.start] in "\"'" and match.end - match.start > 2:
         return match._replace(start=match.start + 1, end=match.end - 1)
-    if match.entity == "EMAIL_ADDRESS" and match.end - match.start > LONGEST:
-        return match._replace(start=match.end - LONGEST)
     return match
+
+
+def _bounded(match: Match, longest: int) -> list[Match]:
+    """The match if it is no longer; pieces of what grows from its beginning, and of anything else the end."""
+    if match.end - match.start <= longest:
+        return [match]
+    if match.entity not in _GROWING:
+        return [match._replace(start=match.end - longest)]
+    starts = range(match.start, match.end, longest)
+    return [match._replace(start=start, end=min(start + longest, match.end)) for start in starts]
 
 
 def _source(entity: str, recognizer: Recognizer, profile: Profile) -> Source:

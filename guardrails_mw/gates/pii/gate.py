@@ -28,10 +28,11 @@ class PiiGate(Gate):
     """Finds personal data and hides it.
 
     What is found further than `max_span` before a text's end stays as it is, whatever is appended; words up to
-    `look_back` before a value have a say. Web addresses and fractions of seconds have no longest form: they are
-    found from their beginning and grow with the text, without a space. So a stream is cut between words, outside of
-    what may be a number and of a line with escapes, and what has spaces in it is waited for. A text that as a whole
-    may be JSON is held until its end: it is known for JSON there, and numbers in it are hidden with quotes.
+    `look_back` before a value have a say. No finding is longer than `max_span`: a web address or an IPv6 zone
+    that goes on is several from its beginning on, and of anything else the end is hidden. So a stream is cut between
+    words, outside of what may be a number and of a line with escapes, and what has spaces in it is waited for. A text
+    that as a whole may be JSON is held until its end: it is known for JSON there, and numbers in it are hidden with
+    quotes.
     """
 
     stages: ClassVar[frozenset[Stage]] = frozenset({Stage.INPUT, Stage.OUTPUT, Stage.TOOL_CALL, Stage.TOOL_RESULT})
@@ -52,6 +53,7 @@ class PiiGate(Gate):
         super().__init__(name)
         self.engine, self._replace, self._action = engine, replacer, action
         self.cost = cost if engine.exact and engine.model is None else Cost.BLOCKING
+        self.max_span = engine.longest
         if not engine.local:  # what it says of a word depends on the whole text
             self.look_back = self.max_span = None
         self._lag = max(LAG, reach + 2)
@@ -66,10 +68,7 @@ class PiiGate(Gate):
             raise PolicyError(f"gate 'pii' needs {error.name}: pip install 'guardrails-mw[pii]'") from None
         engine, cost = assembled(config, site)
         reach = max((each.reach for each in config.recognizers), default=0)
-        gate = cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
-        if gate.max_span is not None:
-            gate.max_span = max(gate.max_span, reach)
-        return gate
+        return cls(site.name, engine, Replacer(config.style, site.secret), config.action, cost, reach=reach)
 
     def settled(self, text: str, limit: int) -> int:
         """Between words, outside of numbers, and not behind an escape in a line with quotes."""

@@ -16,7 +16,7 @@ from functools import cache
 from typing import NamedTuple
 
 from guardrails_mw.gates.pii.matching import Span
-from guardrails_mw.gates.pii.numbering import Plans
+from guardrails_mw.gates.pii.numbering import USUAL, Plans
 
 __all__ = ["PhoneFinder", "remembering"]
 
@@ -32,9 +32,15 @@ _SIMPLE = re.compile(rf"[(\[\uff08\uff3b{_PUNCTUATION}]*([{_PLUS}]*)([\d{_PUNCTU
 """A number without letters, tildes, commas and hash signs: no extension, carrier code or vanity number."""
 _BARE = str.maketrans("", "", " -./()[]")
 _NOT_DIGITS = re.compile(r"\D+")
+_DAY = re.compile(r"/\d\d?/")
+"""In every date with slashes."""
 _LETTER = re.compile(r"[A-Za-z]")
 _LONE_X = re.compile(r"[^xX]*[xX][^xX].*\d", re.DOTALL)
 """One x with digits behind it that are no extension, which the matcher never takes for a number."""
+_EXTENDED = re.compile(rf"[^\d{_PUNCTUATION}\[\](){_PLUS}]")
+"""What a number without extension does not have."""
+_USUAL_END = re.compile(rf"(?:\D*\d){{{USUAL}}}\D*")
+"""Of a candidate written backwards, its last digits."""
 _SEPARATOR = re.compile(r"[\s().\-/]")
 _MARKED_DIGITS, _MARKED_SEPARATORS = 9, 2
 _SIGNS = ("/", "(", "-", None, ".", "")
@@ -56,11 +62,11 @@ class _Read(NamedTuple):
 
 
 class _Memory:
-    """What was read: candidates with the regions that asked; of parts the regions asked, those found, the digits."""
+    """What was read: candidates with the regions that asked, and the regions in which a part is a number."""
 
     def __init__(self) -> None:
         self.candidates: dict[tuple[str, int], _Read] = {}
-        self.parts: dict[str, tuple[int, int, str]] = {}
+        self.parts: dict[str, int] = {}
 
 
 _SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
@@ -98,6 +104,13 @@ class PhoneFinder:
         self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
         self._plans, self._tick, self._marked = _plans(self._names), tick, marked
         self._least = max(least_digits, self._plans.shortest)
+        inners = matching._INNER_MATCHES  # noqa: SLF001
+        rare = f"(?![{self._plans.usual}])(."
+        self._long = {inner: re.compile(inner.pattern.replace("(.", rare)) for inner in inners}
+
+    def load(self) -> None:
+        """Load the numbering plans that the first numbers would load."""
+        self._plans.load()
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
@@ -158,19 +171,14 @@ class PhoneFinder:
         """The parts of a candidate that are numbers, up to where every region has one if not `whole`."""
         if not self._enough(candidate) or (self._marked and not _is_marked(candidate)):
             return _Read((), whole=True)
-        if "/" in candidate and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
+        if _DAY.search(candidate) and self._matching._SLASH_SEPARATED_DATES.search(candidate):  # noqa: SLF001
             return _Read((), whole=True)
-        bracketed = bool(_BRACKETS.search(candidate))
         numbers: list[tuple[int, int, int]] = []
-        left = regions
+        parts, left = memory.parts, regions
         for position, part in self._parts(candidate):
-            if len(part) < self._least:
-                continue
-            asked, bits, digits = memory.parts.get(part) or (0, 0, part.translate(_BARE))
-            missing = regions & ~asked
-            if missing:
-                bits |= self._regions(part, digits, bracketed, missing)
-                memory.parts[part] = asked | regions, bits, digits
+            bits = parts.get(part)
+            if bits is None:
+                bits = parts[part] = self._regions(part) if len(part) >= self._least else 0
             if bits & regions:
                 numbers.append((position, position + len(part), bits & regions))
                 left &= ~bits
@@ -202,14 +210,29 @@ class PhoneFinder:
         for sign, inner in zip(_SIGNS, self._matching._INNER_MATCHES, strict=True):  # noqa: SLF001
             if candidate.isascii() if sign is None else sign not in candidate:
                 continue
-            first = True
-            for found in _overlapping(inner, candidate) if sign in _SUFFIXES else inner.finditer(candidate):
-                if first and found.start() >= least:
-                    yield 0, self._trimmed(candidate[: found.start()])
-                first = False
+            first = inner.search(candidate)
+            if first and first.start() >= least:
+                yield 0, self._trimmed(candidate[: first.start()])
+            for found in self._ends(inner, candidate) if sign in _SUFFIXES else inner.finditer(candidate):
                 begin, end = found.span(1)
                 if end - begin >= least:
                     yield begin, self._trimmed(candidate[begin:end])
+
+    def _ends(self, inner: re.Pattern[str], candidate: str) -> Iterator[re.Match[str]]:
+        """Matches that reach to the end, overlapping, but for those with too many digits for how they begin."""
+        low = 0
+        if len(candidate) > USUAL and not _EXTENDED.search(candidate):
+            last = _USUAL_END.match(candidate[::-1])
+            low = len(candidate) - last.end() if last else 0
+        found = self._long[inner].search(candidate) if low else inner.search(candidate)
+        while found and found.start() < low:
+            yield found
+            found = self._long[inner].search(candidate, found.start() + 1)
+        if low:
+            found = inner.search(candidate, low)
+        while found:
+            yield found
+            found = inner.search(candidate, found.start() + 1)
 
     @staticmethod
     def _trimmed(part: str) -> str:
@@ -233,27 +256,31 @@ class PhoneFinder:
         kind = self._matching.PhoneNumberMatcher
         return bool(kind._is_invalid_punctuation_symbol(character) or kind._is_latin_letter(character))  # noqa: SLF001
 
-    def _regions(self, part: str, digits: str, bracketed: bool, asked: int) -> int:
-        """A bit for each of the regions asked in which the part, standing alone, is a valid number."""
-        if len(part) > _MAX_INPUT or (bracketed and self._is_reference(part)):
+    def _regions(self, part: str) -> int:
+        """A bit for each of the regions in which the part, standing alone, is a valid number."""
+        if len(part) > _MAX_INPUT:
             return 0
-        if digits.isascii() and digits.isdigit():
-            return self._plans.valid(digits, digits, asked=asked) if len(digits) >= self._least else 0
-        simple = _SIMPLE.fullmatch(part)
-        if simple:
+        digits = part.translate(_BARE)
+        plus = False
+        if not (digits.isascii() and digits.isdigit()):
+            simple = _SIMPLE.fullmatch(part)
+            if not simple:
+                return self._labelled(part) if self._enough(part) and not self._is_reference(part) else 0
             digits = _digits(simple.group(2))
             plus = bool(simple.group(1))
-            if len(digits) < self._least:
-                return 0
-            return self._plans.valid(digits, digits, plus=plus, asked=asked)
-        return self._labelled(part, asked) if self._enough(part) else 0
+        if len(digits) < self._least:
+            return 0
+        bits = self._plans.valid(digits, digits, plus=plus)
+        return 0 if bits and self._is_reference(part) else bits
 
     def _is_reference(self, part: str) -> bool:
         """Brackets that do not match, or pages of a publication."""
+        if not _BRACKETS.search(part):
+            return False
         unmatched = not self._matching._MATCHING_BRACKETS.fullmatch(part)  # noqa: SLF001
         return unmatched or bool(self._matching._PUB_PAGES.search(part))  # noqa: SLF001
 
-    def _labelled(self, part: str, asked: int) -> int:
+    def _labelled(self, part: str) -> int:
         """Of a number with letters or signs, such as an extension."""
         parsing = self._parsing
         number = parsing._extract_possible_number(part)  # noqa: SLF001
@@ -263,8 +290,8 @@ class PhoneFinder:
         if _LONE_X.match(rest):
             return 0
         if len(_LETTER.findall(rest)) >= 3:
-            return self._asked(part, asked)
-        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS, asked=asked)
+            return self._asked(part, self._plans.all)
+        bits = self._plans.valid(_digits(rest), _digits(part), plus=rest[:1] in _PLUS)
         return self._asked(part, bits) if bits and "x" in part.lower() else bits
 
     def _asked(self, part: str, regions: int) -> int:
@@ -275,13 +302,6 @@ class PhoneFinder:
                 matcher = self._matching.PhoneNumberMatcher(part, name)
                 taken |= (matcher._parse_and_verify(part, 0) is not None) << i  # noqa: SLF001
         return taken
-
-
-def _overlapping(pattern: re.Pattern[str], candidate: str) -> Iterator[re.Match[str]]:
-    found = pattern.search(candidate)
-    while found:
-        yield found
-        found = pattern.search(candidate, found.start() + 1)
 
 
 def _is_marked(candidate: str) -> bool:
