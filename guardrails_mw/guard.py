@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from guardrails_mw.approvals import Approvals
+from guardrails_mw.backlog import Backlog
 from guardrails_mw.building import Ground, build
 from guardrails_mw.document import Document
 from guardrails_mw.engine import Engine
@@ -92,6 +93,8 @@ class Guard:
         self.store = store or open_store(policy.store, policy.base, policy.record.durability)
         self.ledger = Ledger(self.store)
         seat = self._seat = Seat()
+        self.backlog = Backlog(self.store)
+        """Requests that wait for a gate to come back, where its `on_error` is `queue`."""
         self.approvals = Approvals(self.store, on_change=seat.approval)
         """Questions to people: `list`, `approve`, `reject`."""
         secret = _shared_secret(self.store)
