@@ -240,10 +240,19 @@ class Leaving:
 
 
 def _told(record: logging.LogRecord) -> bytes:
-    """A log record as a formatter may write it: message, arguments, exception, extra fields."""
-    words = [bytes_of(record.__dict__)]
+    """A log record as a formatter may write it: message, arguments, exception, extra fields, objects by their words."""
+    words = [bytes_of({name: _worded(value) for name, value in record.__dict__.items()})]
     if record.exc_info and record.exc_info[0]:
         words.append("".join(traceback.format_exception(*record.exc_info)).encode("utf-8", "surrogatepass"))
     with suppress(TypeError, ValueError):  # a record with wrong arguments is nobody's leak
         words.append(record.getMessage().encode("utf-8", "surrogatepass"))
     return b"\n".join(words)
+
+
+def _worded(value: object) -> object:
+    """A value without the insides of objects, which no formatter reads: a future is not what it will give."""
+    if isinstance(value, Mapping):
+        return {str(key): _worded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_worded(item) for item in value]
+    return value if isinstance(value, str | bytes | bytearray | int) else [str(value), repr(value)]
