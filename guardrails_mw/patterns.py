@@ -7,6 +7,7 @@ one. When its automaton runs out of memory RE2 reports "no match"; a canary in e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
@@ -17,6 +18,8 @@ from guardrails_mw.errors import GateError
 __all__ = ["PatternSet"]
 
 _CANARY = "\ncanary:guardrails-mw"
+_BEYOND = 512
+"""Characters behind a group that a match may reach which begins inside of it."""
 
 
 class PatternSet:
@@ -76,8 +79,25 @@ class PatternSet:
         return None if match is None else (match.start(), match.end())
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
-        """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        for match in self._singles[name].finditer(text):
-            groups = range(1, len(match.groups()) + 1)
-            taken = next((index for index in groups if match.start(index) >= 0), 0)
-            yield match.start(taken), match.end(taken)
+        """Spans of all matches of one pattern: of the first group that took part, if it has groups.
+
+        A match may begin inside of what such a group holds of another, so that what comes first hides none. Each is
+        told once; those in a row of such overlaps come before the matches after them.
+        """
+        pattern, seen = self._singles[name], set[int]()
+        for match in pattern.finditer(text):
+            begin, (start, end) = match.start(), _taken(match)
+            while start not in seen:
+                yield start, end
+                seen.add(start)
+                inner = pattern.search(text[start : end + _BEYOND]) if begin < start else None
+                if inner is None or inner.start() >= end - start:
+                    break
+                offset, (low, high) = start, _taken(inner)
+                begin, start, end = offset + inner.start(), offset + low, offset + high
+
+
+def _taken(match: re.Match[str]) -> tuple[int, int]:
+    """Span of the first group that took part, or of the match."""
+    groups = range(1, len(match.groups()) + 1)
+    return match.span(next((index for index in groups if match.start(index) >= 0), 0))
