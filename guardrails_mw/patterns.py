@@ -7,6 +7,7 @@ one. When its automaton runs out of memory RE2 reports "no match"; a canary in e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import merge
 from itertools import pairwise
@@ -21,6 +22,8 @@ _CANARY = "\ncanary:guardrails-mw"
 _LONG = 2500  # characters of a pattern; joined, longer ones outgrow RE2's automaton
 _QUIET = re2.Options()
 _QUIET.log_errors = False  # the exception says it, and says it once
+_BEYOND = 512
+"""Characters behind a group that a match may reach which begins inside of it."""
 
 
 class PatternSet:
@@ -80,16 +83,44 @@ class PatternSet:
         return min(((match.start(), match.end()) for match in matches if match is not None), default=None)
 
     def spans(self, name: str, text: str) -> Iterator[tuple[int, int]]:
-        """Spans of all matches of one pattern: of the first group that took part, if it has groups."""
-        end = 0
-        either = (pattern.finditer(text) for pattern in self._singles[name])
-        for match in merge(*either, key=lambda match: match.start()):
+        """Spans of all matches of one pattern: of the first group that took part, if it has groups.
+
+        A match may begin inside of what such a group holds of another, so that what comes first hides none. Each is
+        told once; those in a row of such overlaps come before the matches after them.
+        """
+        end, seen = 0, set[int]()
+        either = (_matches(pattern, text) for pattern in self._singles[name])
+        for match, pattern in merge(*either, key=lambda found: found[0].start()):
             if match.start() < end:
                 continue  # within a match of another alternative
             end = match.end()
-            groups = range(1, len(match.groups()) + 1)
-            taken = next((index for index in groups if match.start(index) >= 0), 0)
-            yield match.start(taken), match.end(taken)
+            for span in _nested(pattern, match, text):
+                if span[0] in seen:
+                    break
+                seen.add(span[0])
+                yield span
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[tuple[re.Match[str], re.Pattern[str]]]:
+    return ((match, pattern) for match in pattern.finditer(text))
+
+
+def _nested(pattern: re.Pattern[str], match: re.Match[str], text: str) -> Iterator[tuple[int, int]]:
+    """The span of a match, and of those that begin inside of it, one in the other."""
+    begin, (start, end) = match.start(), _taken(match)
+    while True:
+        yield start, end
+        inner = pattern.search(text[start : end + _BEYOND]) if begin < start else None
+        if inner is None or inner.start() >= end - start:
+            return
+        offset, (low, high) = start, _taken(inner)
+        begin, start, end = offset + inner.start(), offset + low, offset + high
+
+
+def _taken(match: re.Match[str]) -> tuple[int, int]:
+    """Span of the first group that took part, or of the match."""
+    groups = range(1, len(match.groups()) + 1)
+    return match.span(next((index for index in groups if match.start(index) >= 0), 0))
 
 
 def _joined(either: Sequence[str]) -> Sequence[str]:

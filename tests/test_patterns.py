@@ -47,6 +47,16 @@ def test_spans_are_code_points_and_take_the_group():
     assert list(PatternSet({"value": "key=(\\d+)"}).spans("value", "😀key=12 é key=3")) == [(5, 7), (14, 15)]
 
 
+def test_a_match_hides_none_that_begins_in_its_value():
+    """In a row of names every value is found, once, however many names come before it."""
+    patterns = PatternSet({"value": "key:\\s(\\S+)"})
+    for times in (1, 2, 3, 30):
+        text = "key: " * times + "end"
+        found = list(patterns.spans("value", text))
+        assert text[slice(*found[-1])] == "end"
+        assert len(found) == len(set(found)) == times
+
+
 def test_a_wrong_pattern_is_named():
     """The author of a pattern that RE2 does not know learns which one it was."""
     with pytest.raises(ValueError, match="mirror: not an RE2 pattern"):

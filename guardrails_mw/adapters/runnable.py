@@ -7,9 +7,9 @@ become values again, is held until it is complete.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
 from langchain_core.messages import AIMessageChunk, BaseMessage
@@ -21,7 +21,7 @@ from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
-from guardrails_mw.adapters.streaming import Source
+from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage
 from guardrails_mw.generation import Seat
@@ -88,8 +88,15 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         return drive_each_async(self._flowing(input, config, kwargs))
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
-        """Events of the guarded whole; with gates at `output`, what its parts stream is nobody's yet."""
-        whole = RunnableLambda(self.invoke, afunc=self.ainvoke, name=self.name)
+        """Events of the guarded whole, as it flows; with gates at `output`, what its parts stream is nobody's yet."""
+
+        async def flowing(value: I, config: RunnableConfig) -> AsyncGenerator[O, None]:
+            flow = cast("AsyncGenerator[O, None]", self.astream(value, config))
+            async with aclosing(flow):
+                async for piece in flow:
+                    yield piece
+
+        whole: Runnable[I, O] = RunnableLambda(flowing, name=self.name)  # type: ignore[arg-type]  # it takes generators
         return whole.astream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     @contextmanager

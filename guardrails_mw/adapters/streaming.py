@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeAlias, TypeVar, cast
+from typing import TypeAlias, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.messages.tool import tool_call_chunk
@@ -22,15 +22,14 @@ from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_ba
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, outcome, output_event, refusal_message
 from guardrails_mw.adapters.metadata import folded, unfolded
+from guardrails_mw.adapters.source import Source
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.event import Content, ModelCall, Stage
 from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict
-from guardrails_mw.wait import Either
 
-__all__ = ["Source", "as_chunk", "streamed"]
+__all__ = ["as_chunk", "streamed"]
 
-T = TypeVar("T")
 Place: TypeAlias = "tuple[str, object]"
 """Where a text stands in a message: the type and index of its block, or a name."""
 
@@ -40,51 +39,6 @@ _SILENT = frozenset({"type", "index", "id", "signature"})
 """Keys of a block that say nothing to a reader, and wait for the end."""
 _TEXT: Place = ("text", None)
 _BESIDE: Place = ("beside", "reasoning_content")
-
-
-class Source(Generic[T]):
-    """The pieces of a host's stream, in either world.
-
-    Args:
-        sync: begins the stream; `asynchronous` likewise.
-    """
-
-    def __init__(
-        self,
-        sync: Callable[[], Iterator[T]],
-        asynchronous: Callable[[], AsyncIterator[T]],
-    ) -> None:
-        self._sync, self._async = sync, asynchronous
-        self._here: Iterator[T] | None = None
-        self._there: AsyncIterator[T] | None = None
-
-    def next(self) -> Either[T | None]:
-        """The next piece; None at the end."""
-        return Either(self._next, self._anext)
-
-    def close(self) -> Either[None]:
-        """Tell the host that nobody listens any more."""
-        return Either(self._close, self._aclose)
-
-    def _next(self) -> T | None:
-        if self._here is None:
-            self._here = iter(self._sync())
-        return next(self._here, None)
-
-    async def _anext(self) -> T | None:
-        if self._there is None:
-            self._there = aiter(self._async())
-        return await anext(self._there, None)
-
-    def _close(self) -> None:
-        close = getattr(self._here, "close", None)
-        if close is not None:
-            close()
-
-    async def _aclose(self) -> None:
-        close = getattr(self._there, "aclose", None)
-        if close is not None:
-            await close()
 
 
 @dataclass(slots=True)

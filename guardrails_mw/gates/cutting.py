@@ -15,8 +15,10 @@ _RUN = frozenset(
     "\u2060\u3000()\uff08\uff09\uff3b\uff3d.[]/,:"
 )
 """What may stand between the digits of one number."""
-_WORD = re.compile(r"[^\W\d_]{4,}")
+_WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]{4,}")
+_PLAIN = re.compile(r"(?<![^\s(\"'])[^\W\d_]{4,}(?=[,.;:!?)\"']*(?:\s|$))")
 _REACH = 512
+_FAR = 4096
 
 
 def between_words(text: str, limit: int) -> int:
@@ -62,17 +64,19 @@ def in_number(text: str, position: int) -> int:
 def words_back(text: str, position: int, count: int) -> int:
     """How far back so many words of four letters or more reach; 0 where there are fewer.
 
+    Words inside of addresses, names and code do not count, as they may be part of a value that is hidden; where plain
+    ones are rare, they do from `_FAR` characters on.
+
     >>> words_back("some words are short, others long", 33, 2)
     22
     """
     end = position
     while end > 0:
         begin = max(0, end - _REACH)
-        found = list(_WORD.finditer(text, begin, end))
-        if len(found) > count:  # the first may be the rest of a longer one
-            return found[-count].start()
-        count -= max(0, len(found) - 1)
-        end = found[0].end() if found and begin > 0 else begin
-        if begin == 0:
-            return 0
+        word = _PLAIN if position - end < _FAR else _WORD
+        found = [match.start() for match in word.finditer(text, begin, end)]  # none whose beginning is further back
+        if len(found) >= count:
+            return found[-count]
+        count -= len(found)
+        end = begin
     return 0

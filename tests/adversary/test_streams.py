@@ -7,7 +7,8 @@ from pathlib import Path
 
 from chat import ScriptedModel, in_turn, make_guard
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import BaseMessage, HumanMessage
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import START, MessagesState, StateGraph
@@ -34,6 +35,21 @@ def test_events_of_a_guarded_chain_show_what_was_decided(tmp_path: Path) -> None
         shown = events(runnable)
         assert RAW not in shown
         assert "mail [EMAIL_ADDRESS] now" in shown
+
+
+def test_events_of_a_guarded_chain_flow(tmp_path: Path) -> None:
+    """`astream_events` of a guarded chain tells of pieces, which add up to what was decided."""
+    answer = "many words come here and go on " * 20 + "to bob@example.com"
+    model = GenericFakeChatModel(messages=iter([AIMessage(answer)]))
+    safe = make_guard(tmp_path, PII).runnable(model)
+
+    async def collect() -> list[str]:
+        events = safe.astream_events("q", version="v2")
+        return [e["data"]["chunk"].content async for e in events if e["event"] == "on_chain_stream"]
+
+    pieces = asyncio.run(collect())
+    assert len(pieces) > 3
+    assert "".join(pieces) == answer.replace("bob@example.com", "[EMAIL_ADDRESS]")
 
 
 def test_messages_of_a_graph_show_what_a_guarded_chain_gave(tmp_path: Path) -> None:

@@ -677,3 +677,10 @@ def test_numbers_under_a_key() -> None:
         assert [f.type for f in check(AGENT, {key: "219099999"}).findings] == ["US_SSN"]
         assert [f.type for f in check(AGENT, {key: 219099999}).findings] == ["US_SSN"]
     assert [f.type for f in check(AGENT, {"contactPhone": "21 23 96 85"}).findings] == ["PHONE_NUMBER"]
+
+
+def test_one_disguise_does_not_change_how_another_is_read() -> None:
+    """Full-width digits are read as digits only, whether or not something else in the text is undone too."""
+    card = "\uff14\uff11\uff11\uff11 1111 1111 1111 192.168.10.20"
+    alone, beside = scrub(gate(), card), scrub(gate(), f"{card} and then bob%40example.com")
+    assert beside == f"{alone} and then [EMAIL_ADDRESS]"

@@ -500,3 +500,16 @@ def test_work_grows_linearly(unit, monkeypatch):
 
     small, large = work(25_000), work(100_000)
     assert large <= 5 * small + 2 * 8192
+
+
+@pytest.mark.parametrize("times", [1, 2, 3, 4, 79, 80])
+def test_a_row_of_names_hides_no_value(times):
+    """A name that could be the value of the name before it is a name still."""
+    text = "password: " * times + "hunter2-Xy9!"
+    assert cut(text, check(text)) == ["hunter2-Xy9!"]
+
+
+def test_a_key_needs_its_armour_before_its_end():
+    """What stands behind the end of a key that holds nothing does not make it one."""
+    text = "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY----- then " + "abcd" * 8
+    assert not check(text).findings

@@ -18,6 +18,7 @@ GATES = {
     "strict": "gates: {pii: {type: pii, profile: strict, style: mask}}\nstages: {output: [pii]}",
     "secrets": "gates: {keys: {type: secrets}}\nstages: {output: [keys]}",
     "both": "gates: {keys: {type: secrets, style: mask}, pii: {type: pii, style: hash}}\nstages: {output: [keys, pii]}",
+    "mask": "gates: {pii: {type: pii, style: mask}}\nstages: {output: [pii]}",
     "flag": "gates: {pii: {type: pii, action: flag}}\nstages: {output: [pii]}",
     "word": (
         "gates: {word: {type: python, call: 'chat:codeword', cost: linear, max_span: 9}, pii: {type: pii}}\n"
@@ -100,14 +101,69 @@ VALUES = [
 GAPS = [" "] * 12 + ["\n", "\n\n", ", ", ": ", "  ", "\t", "; ", " - ", "\u00a0"]
 
 
+NAMES = [
+    "password", "api_key", "clientSecret", "AUTH_TOKEN", "db_pwd", "token_id", "max_tokens", "next_page_token", "user",
+    "phone", "customer_ssn", "mobile", "account", "card", "driver_license", "callback_url", "checking", "passport_no",
+]  # fmt: skip
+CODE = [
+    "def load(path):", "    return os.environ['TOKEN']", "token = get_token(user)", "curl -s -u me:Zq9-hunter2x https://x.io",
+    "mysql login root password Zq9-hunter2x", "ENV DB_PASSWORD Zq9-hunter2x", "tool --api-key Zq9-hunter2x --verbose",
+    "Authorization: Bearer abcDEF123456.ghi", "if x == 10: y = [1, 2, 3]", "password: password: Zq9-hunter2x",
+    *("Zq9!token: " * times for times in (40, 41, 95)), "password: " * 77 + "Zq9-hunter2x", "phone",
+    "secret = \"s3cr!t-Value9\"  # not in git", "'value': 'Zq9-hunter2x',",
+    "{'name': 'password', 'value': 'Zq9-hunter2x'}", "curl -u me:Zq9-hunter2x a.io -u you:Zq9-hunter3x b.io",
+    "my password for db-1 is aB3dE5fG7hJ9kL1m", "print('\\n' + \"a\\tb\")", "a.b.c(d, e)[0].f = 'x'", "version 1.2.3.4",
+    "-----BEGIN PRIVATE KEY----- is how it begins", "ARN arn:aws:sns:us-east-1:123456789012:topic",
+]  # fmt: skip
+SIGNS = [" "] * 4 + [", ", "\t", "\n", "-", ".", "/", " - ", "; ", ":", " x", "+", " (", ") "]
+
+
 def text_of(seed: int, length: int) -> str:
-    """A text of words, values and what stands between them."""
+    """A text of one or several passages: prose with values in it, rows of numbers, files of settings, code."""
     rng = random.Random(seed)
+    kinds = rng.choice(([prose], [prose], [rows, prose], [named, prose], [code, prose], [prose, rows, named, code]))
+    passages = []
+    while length > 0:
+        size = min(length, rng.randint(1, 300))
+        passages.append(rng.choice(kinds)(rng, size))
+        length -= size
+    return "".join(passages)
+
+
+def prose(rng: random.Random, length: int) -> str:
+    """Words, values and what stands between them."""
     density = rng.choice((0.0, 0.05, 0.2, 0.6))
     pieces = []
     for _ in range(length):
         pieces += [rng.choice(VALUES) if rng.random() < density else rng.choice(WORDS), rng.choice(GAPS)]
     return "".join(pieces)
+
+
+def rows(rng: random.Random, length: int) -> str:
+    """Values and groups of digits side by side, mostly with one sign between them, a word now and then."""
+    usual, share = rng.choice(SIGNS), rng.choice((0.0, 0.2, 0.9))
+    pieces = []
+    for _ in range(length):
+        number = "".join(rng.choices("0123456789", k=rng.choice((1, 2, 3, 3, 4, 4, 4, 5, 8, 9, 10, 16))))
+        other = rng.choice((rng.choice(VALUES), rng.choice(WORDS), "\n", number))
+        pieces += [rng.choice(VALUES[:18]) if rng.random() < share else number]
+        pieces += [usual if rng.random() < 0.8 else rng.choice(SIGNS), other if rng.random() < 0.1 else ""]
+    return "".join([*pieces, "\n"])
+
+
+def named(rng: random.Random, length: int) -> str:
+    """Lines of a name and a value, as in settings and answers in YAML, quoted or not."""
+    lines = []
+    for _ in range(max(1, length // 3)):
+        name, value, quote = rng.choice(NAMES), rng.choice(VALUES), rng.choice(("", "", '"', "'", "`", "**"))
+        sign = rng.choice(("=", ": ", " = ", " is ", " := ", ","))
+        lines.append(f"{quote}{name}{quote}{sign}{quote}{value}{quote}{rng.choice(GAPS)}")
+    return "".join([*lines, "\n"])
+
+
+def code(rng: random.Random, length: int) -> str:
+    """Lines of code and of a shell."""
+    return "\n".join([*(rng.choice(CODE) for _ in range(max(1, length // 4))), ""])
 
 
 def pieces_of(text: str, seed: int) -> list[str]:

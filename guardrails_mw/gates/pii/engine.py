@@ -20,7 +20,7 @@ import regex
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
 from guardrails_mw.gates.pii.context import boosted, occurring
-from guardrails_mw.gates.pii.disguise import spelled_ssns, undisguised
+from guardrails_mw.gates.pii.disguise import narrowed, spelled_ssns, undisguised
 from guardrails_mw.gates.pii.escapes import decoded
 from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
 from guardrails_mw.gates.pii.matching import Match, Span, distinct
@@ -100,8 +100,9 @@ class Engine:
         if literal is not None:
             text = literal.text
         plain = undisguised(text)
-        if plain is not None and plain.aligned:  # read as what it shows; every character keeps its place
-            text, plain = plain.text, None
+        text = narrowed(text)  # whatever else is undone elsewhere in it: what is found here must not hang on that
+        if plain is not None and plain.aligned:
+            plain = None
         found = self._counting(text, hints)
         if self.model is not None:
             found = distinct([*found, *self.model.find(text)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,6 +22,7 @@ __all__ = ["PiiConfig", "PiiGate"]
 
 _WORDS = 12
 """Words that are read again with what follows them: more than the five that count, for those that do not."""
+_NUMBER = re.compile(r"[\s()+./,:;-]{0,8}\d")
 _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
 
 
@@ -77,6 +79,9 @@ class PiiGate(Gate):
         limit = min(limit, len(text) - self._lag)
         while limit > 0:
             limit = between_words(text, limit)
+            if _NUMBER.match(text, limit):  # it may be hidden with the word before it
+                limit -= 1
+                continue
             line = text.rfind("\n", 0, limit) + 1
             if "\\" not in text[line:limit] or '"' not in text[line:limit]:
                 return limit

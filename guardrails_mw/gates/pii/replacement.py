@@ -100,10 +100,10 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
             break
         if number >= _PATIENCE:
             fresh = [_row(text, match) for match in fresh]
-        before, matches = matches, _merged(fitted([*matches, *fresh], among))
-        if matches == before:
-            starts = [m.start for m in matches]
-            stubborn.update(matches[bisect_right(starts, f.start) - 1] for f in fresh)
+        before, matches = set(matches), _merged(fitted([*matches, *fresh], among))
+        starts = [m.start for m in matches]
+        around = {matches[max(0, bisect_right(starts, f.start) - 1)] for f in fresh}
+        stubborn |= around & before  # place by place: what happens elsewhere in the text has no say
     return replaced
 
 

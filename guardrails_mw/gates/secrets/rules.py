@@ -135,11 +135,12 @@ def _private_keys(text: str) -> Iterator[Secret]:
         if head is None:
             continue
         position = head.end()
-        if not _PEM_ARMOUR.search(text, position, position + _PEM_BEFORE):
-            continue
         if 0 <= end < position:  # the next end is looked for once, however many beginnings come before it
             end = text.find(_END, position)
         tail = _PEM_TAIL.match(text, end) if 0 <= end <= begin + _PEM_LIMIT else None
+        armour = position + _PEM_BEFORE
+        if not _PEM_ARMOUR.search(text, position, min(armour, tail.start()) if tail else armour):
+            continue
         body = tail or _PEM_BODY.match(text, position, begin + _PEM_LIMIT)
         position = body.end() if body else position
         yield Secret(begin, position, "private_key")
@@ -156,12 +157,18 @@ def open_key(text: str, limit: int) -> int:
         head = _PEM_HEAD.match(text, begin)
         if head is None and len(text) - begin < _HEAD_LIMIT and _PEM_WORDS.fullmatch(text, begin + len(_BEGIN)):
             return begin
-        if head is not None and len(text) < begin + _PEM_LIMIT + _HEAD_LIMIT:
+        if head is not None and len(text) < begin + _PEM_LIMIT + _HEAD_LIMIT and not _unarmoured(text, head.end()):
             tail = text.find(_END, head.end())
             if tail < 0 or (closed := _PEM_TAIL.match(text, tail)) is None or closed.end() > limit:
                 return begin
         begin = text.find(_BEGIN, begin + 1, limit + len(_BEGIN))
     return -1
+
+
+def _unarmoured(text: str, position: int) -> bool:
+    """Whether it is certain that no line of a key follows the one it begins with."""
+    armour = position + _PEM_BEFORE
+    return len(text) >= armour and not _PEM_ARMOUR.search(text, position, armour)
 
 
 def _password(text: str, start: int, end: int) -> bool:
