@@ -12,36 +12,21 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from guardrails_mw.asking import PASS_THROUGH, Asker, Step
 from guardrails_mw.backlog import Backlog
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import Gate, HoldingGate
+from guardrails_mw.recorder import Recorder
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Flowing, Pace, Shown, Stream, flowing
-from guardrails_mw.vault import Restored, Vault, scope_of
+from guardrails_mw.vault import Vault, scope_of
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Operator, Outcome, Remedy, Verdict, combine
 from guardrails_mw.wait import drive, drive_async
 
-__all__ = ["Engine", "Recorder", "Settings", "Step"]
-
-
-class Recorder(Protocol):
-    """Writes decisions down before they take effect. Raises `StoreError` when it cannot."""
-
-    blocking: bool
-
-    def record(self, decision: Decision) -> None:
-        """Keep a decision; the same decision on the same event is kept once."""
-
-    def opened(self, event: Event) -> None:
-        """Keep that a text is about to be shown while it still arrives."""
-
-    def restored(self, event: Event, found: Restored) -> None:
-        """Keep that values were given back for an event, and how many; never the values."""
+__all__ = ["Engine", "Settings", "Step"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hmac
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Protocol
 
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import Event, ModelCall, ToolCall
@@ -14,13 +15,28 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
-__all__ = ["GUARD", "LedgerRecorder"]
+__all__ = ["GUARD", "LedgerRecorder", "Recorder"]
 
 GUARD = "guard"
 """The run under which is kept what happens to the guard itself."""
 
 _MAX_CONTENT = 20_000
 """Characters of a content that are kept."""
+
+
+class Recorder(Protocol):
+    """Writes decisions down before they take effect. Raises `StoreError` when it cannot."""
+
+    blocking: bool
+
+    def record(self, decision: Decision) -> None:
+        """Keep a decision; the same decision on the same event is kept once."""
+
+    def opened(self, event: Event) -> None:
+        """Keep that a text is about to be shown while it still arrives."""
+
+    def restored(self, event: Event, found: Restored) -> None:
+        """Keep that values were given back for an event, and how many; never the values."""
 
 
 class LedgerRecorder:

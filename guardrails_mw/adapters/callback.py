@@ -347,13 +347,12 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _enforcer(self, entry: _Open) -> Enforcer:
         """Who decides a call from its start to its end."""
-        if entry.enforcer is None:
-            entry.enforcer = self._seat.enforcer
+        entry.enforcer = entry.enforcer or self._seat.enforcer
         return entry.enforcer
 
     def _here(self, entry: _Open) -> Here:
-        entry.here = drive(self._runs.here(str(entry.root), self._actor, resuming=entry.resuming))
-        return entry.here
+        here = entry.here = drive(self._runs.here(str(entry.root), self._actor, resuming=entry.resuming))
+        return here
 
     def _note(self, run_id: UUID, parent: UUID | None) -> _Open:
         with self._lock:
@@ -393,9 +392,7 @@ def _structured(outputs: object) -> Iterator[object]:
 
 def _readable(output: object) -> str:
     """What a plain function gave back, as the text that the model will read."""
-    if isinstance(output, str):
-        return output
-    return json.dumps(output, default=str, ensure_ascii=False)
+    return output if isinstance(output, str) else json.dumps(output, default=str, ensure_ascii=False)
 
 
 def _message(generation: Generation) -> BaseMessage:
