@@ -1,4 +1,4 @@
-"""The report: ``python -m benchmarks [--out FILE] [--only NAME ...] [--scale FACTOR] [--data FILE ...]``."""
+"""The report: ``python -m benchmarks``; ``--help`` says what it takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import agent, deadlines, engine, loops, scan, startup, stores, streaming, texts
-from benchmarks.measure import Table, machine
+from benchmarks.measure import Table, machine, quoted
 
 TABLES: dict[str, Callable[[int], Table]] = {
     "engine": engine.table,
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(TABLES), default=list(TABLES), help="these tables")
     parser.add_argument("--scale", type=float, default=1.0, help="rounds, as a factor: 0.2 is a quick look")
     parser.add_argument("--data", type=Path, nargs="+", help="files for the table of loops; its own if left out")
+    parser.add_argument("--into", type=Path, nargs="+", default=[], help="pages that quote the tables")
     asked = parser.parse_args()
     began = time.perf_counter()
     parts = [f"# Benchmarks\n\n{machine()}\n"]
@@ -46,6 +47,7 @@ def main() -> None:
         measured = loops.table(rounds, asked.data) if name == "loops" and asked.data else TABLES[name](rounds)
         parts.append(measured.markdown())
         print(parts[-1], flush=True)
+        quoted(asked.into, f"time of {name}", measured, machine())
     parts.append(f"Measured in {time.perf_counter() - began:.0f} s.\n")
     print(parts[-1])
     if asked.out:

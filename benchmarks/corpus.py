@@ -11,7 +11,7 @@ import random
 import textwrap
 from collections.abc import Callable, Mapping
 
-__all__ = ["KINDS", "MAIL", "SIZES", "fingerprint", "text", "with_mail"]
+__all__ = ["KINDS", "MAIL", "SIZES", "cut", "fingerprint", "text", "with_mail"]
 
 SIZES: Mapping[str, int] = {"200 B": 200, "1 KB": 1024, "10 KB": 10_240, "100 KB": 102_400}
 """Bytes in UTF-8; a text is cut at the last whole character."""
@@ -90,9 +90,15 @@ KINDS: Mapping[str, Callable[[random.Random, int], str]] = {
 }
 
 
-def text(kind: str, size: int) -> str:
-    """A harmless text of a kind, the same at every call."""
-    raw = KINDS[kind](random.Random(f"{kind} {size}"), size)
+def text(kind: str, size: int, variant: int = 0) -> str:
+    """A harmless text of a kind, the same at every call; each variant is another."""
+    begin = 977 * variant if kind == "source code" else 0  # nothing is drawn there: a variant begins further on
+    rng = random.Random(f"{kind} {size} {variant}" if variant else f"{kind} {size}")
+    return cut(KINDS[kind](rng, size + begin)[begin:], size)
+
+
+def cut(raw: str, size: int) -> str:
+    """The beginning of a text, so many bytes in UTF-8."""
     return raw.encode()[:size].decode(errors="ignore")
 
 

@@ -17,8 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
-from benchmarks.detection import wilson
-from benchmarks.measure import Table
+from benchmarks.measure import Table, wilson
 from guardrails_mw.likeness import step_of
 from guardrails_mw.loops import LoopLimits, first_loop
 

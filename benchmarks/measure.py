@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 __all__ = [
     "Call",
@@ -23,9 +26,12 @@ __all__ = [
     "machine",
     "micros",
     "quiet_collector",
+    "quoted",
     "repeated",
     "repeated_async",
+    "share",
     "times",
+    "wilson",
 ]
 
 Call = Callable[[], object]
@@ -53,6 +59,39 @@ class Table:
         lines = [f"| {' | '.join(row)} |" for row in (self.head, rule, *self.rows)]
         parts = [f"## {self.title}", self.about, "\n".join(lines), "\n".join(f"- {note}" for note in self.notes)]
         return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def quoted(pages: Sequence[Path], name: str, table: Table, below: str = "") -> None:
+    """Put a table where the pages quote it: between ``<!-- figures: NAME -->`` and ``<!-- figures:end -->``."""
+    body = "\n\n".join(part for part in (table.markdown().partition("\n")[2].strip(), below) if part)
+    pattern = re.compile(rf"(<!-- figures: {re.escape(name)} -->\n).*?(<!-- figures:end -->)", re.DOTALL)
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(pattern.sub(lambda found: f"{found[1]}{body}\n{found[2]}", text), encoding="utf-8")
+
+
+def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson score interval of a share (Wilson 1927), as fractions.
+
+    >>> [round(bound, 3) for bound in wilson(0, 100)]
+    [0.0, 0.037]
+    """
+    share, spread = hits / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share(found: Sequence[bool]) -> str:
+    """A share with its Wilson 95 % interval, in percent.
+
+    >>> share([True, True, True, False])
+    '75.0 % (30.1 to 95.4)'
+    """
+    if not found:
+        return "-"
+    low, high = wilson(sum(found), len(found))
+    return f"{sum(found) / len(found):.1%} ({low * 100:.1f} to {high * 100:.1f})".replace("%", " %")
 
 
 def interleaved(calls: Mapping[str, Call], rounds: int, warm: int = 2) -> dict[str, float]:
