@@ -17,11 +17,11 @@ demo: $(DEMO)
 
 ## make test     every test, against real servers that the tests start themselves
 test: $(READY) $(PHOENIX)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 ## make test-full  the same, and every cell of the fault matrix; about twenty minutes
 test-full: $(READY) $(PHOENIX)/.ready
-	$(BIN)/python -m pytest -m "full or not full"
+	$(BIN)/python -m pytest -n auto -m "full or not full"
 
 ## make mutations  every law broken on purpose, in a copy: the tests that hold it must fail
 mutations: $(READY)
