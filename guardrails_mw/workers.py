@@ -158,22 +158,35 @@ class IsolatedWorker:
         until = time.perf_counter() + timeout
         if not self._lock.acquire(timeout=timeout):
             raise GateError("deadline")
+        late = False
         try:
             pipe = self._ready(until)
             pipe.send(event)
-            if not pipe.poll(_left(until)):
-                self._kill()
-                self._begin()  # the next request finds it loading
+            late = not pipe.poll(_left(until))
+            if late:  # the caller's time is over: it does not wait for the end of this child and the next one's start
+                threading.Thread(target=self._renew, name="guardrails-mw-renewal", daemon=True).start()
                 raise GateError("deadline")
             answered, value = pipe.recv()
         except (EOFError, OSError):
             self._kill()
             raise GateError("worker_died") from None
         finally:
-            self._lock.release()
+            if not late:
+                self._lock.release()
         if not answered:
             raise GateError(value)
         return value
+
+    def _renew(self) -> None:
+        """Kill the child that overran and start another, so that the next request finds it loading.
+
+        Has the lock of the call that it ends.
+        """
+        try:
+            self._kill()
+            self._begin()
+        finally:
+            self._lock.release()
 
     def start(self) -> None:
         """Start the child and wait until it has loaded its gate, so that no request pays for that."""
