@@ -167,7 +167,7 @@ def machine() -> str:
     """What the figures were measured on, and with what."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found = [f"guardrails-mw {_version('guardrails-mw')}", *(f"{name} {_version(name)}" for name in _LIBRARIES)]
-    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    system = f"{platform.system()} {platform.machine()}"
     return f"{system}, {cores} cores, {_cpu()}, Python {platform.python_version()}; " + ", ".join(found)
 
 

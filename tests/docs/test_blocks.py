@@ -23,12 +23,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import __main__ as report
+from benchmarks import detection
 from guardrails_mw import Guard
 from guardrails_mw.document import Document
 from guardrails_mw.policy import Policy
 
 ROOT = Path(__file__).parents[2]
-FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_SKIPPED = 3
 
 _FENCE = re.compile(r"^(?:```)(\w*)\s*$")
@@ -212,6 +214,18 @@ def test_files_that_are_named_exist(path: Path) -> None:
         r"\b((?:tests|guardrails_mw|benchmarks|configs|examples)/[\w./-]+\.\w+)", path.read_text("utf-8")
     )
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_figures_that_are_quoted_are_printed_by_a_command() -> None:
+    """Every table of figures has a name that a benchmark prints, is not empty, and ends."""
+    names = {*detection.TABLES, *(f"time of {name}" for name in report.TABLES)}
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"<!-- figures: ([\w ]+) -->\n(.*?)<!-- figures:end -->", text, re.DOTALL)
+        assert len(found) == text.count("<!-- figures: "), shown(path)
+        for name, table in found:
+            assert name in names, f"{shown(path)}: {name}"
+            assert "\n| --- |" in table, f"{shown(path)}: {name}"
 
 
 def test_commands_that_are_named_exist() -> None:
