@@ -137,10 +137,13 @@ def _plain(name: str) -> str:
 
 
 def _secret(value: str) -> bool:
-    if not 8 <= len(value) <= 512 or "://" in value or stands_for_another(value) or _in_words(value):
+    if not 8 <= len(value) <= 512 or "://" in value or not any(map(str.isalpha, value)):
         return False
-    mixed = any(map(str.isalpha, value)) and (any(c.isdigit() or c in _SYMBOLS for c in value) or _jagged(value))
-    return mixed and _entropy(value) >= 2.75 and (_classes(value) >= 3 or len(value) >= 16)
+    if _SYMBOLS.isdisjoint(value) and not any(map(str.isdigit, value)) and not _jagged(value):
+        return False  # the cheap questions first: a hostile text is made of values
+    if stands_for_another(value) or _in_words(value):
+        return False
+    return _entropy(value) >= 2.75 and (len(value) >= 16 or _classes(value) >= 3)
 
 
 def _in_words(value: str) -> bool:
@@ -156,8 +159,9 @@ def _in_words(value: str) -> bool:
 
 def _jagged(value: str) -> bool:
     """Whether letters change their case as often as chance does, and names do not."""
-    changes = sum(a.islower() != b.islower() for a, b in itertools.pairwise(value))
-    return len(value) >= 12 and value.isalpha() and changes >= 0.4 * len(value)
+    if len(value) < 12 or not value.isalpha():
+        return False
+    return sum(a.islower() != b.islower() for a, b in itertools.pairwise(value)) >= 0.4 * len(value)
 
 
 def _entropy(value: str) -> float:
