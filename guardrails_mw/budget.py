@@ -234,8 +234,9 @@ class Budget:
                 self._store.swap(register, None, repr(now))
                 began = self._store.get(register) or repr(now)
             passed = now - float(began)
-            if passed > limits.wall * (1 + self._raises(self._scope(limits, event, "wall", now), limits)):
-                return Refused("wall", limits, ceil(limits.wall * 1000), ceil(passed * 1000), 0, limits.resets(now))
+            cap = limits.wall * (1 + self._raises(self._scope(limits, event, "wall", now), limits))
+            if passed > cap:
+                return Refused("wall", limits, ceil(cap * 1000), ceil(passed * 1000), 0, limits.resets(now))
         return None
 
     def _worst(self, call: ModelCall | ToolCall, output: int) -> dict[str, int] | None:

@@ -198,7 +198,7 @@ class Enforcer:
     async def _ruled(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
         """The decision as the answer leaves it."""
         if approval.state == EXECUTED:
-            return await self.blocked(decision, "approval", "approval.spent")
+            return await self._spent(decision)
         if approval.state != APPROVED:
             reason = f"approval.{approval.state}"
             note = f"blocked: {reason}. {approval.feedback}" if approval.feedback else ""
@@ -224,16 +224,42 @@ class Enforcer:
             return await self.blocked(fresh, "approval", "approval.new_reason")
         return replace(fresh, action=Action.ALLOW, approval=approval.id)
 
+    async def granted(self, decision: Decision) -> Decision:
+        """Tell gates what was approved. Another limit may be in the way: then the result blocks, or asks for more."""
+        if decision.blocked or not decision.approval:
+            return decision
+        before = decision
+        try:
+            decision = await self.engine.granting(decision, decision.approval)
+        except StoreError as error:
+            return await self.blocked(decision, "approval", error.code)
+        anew = [check for check, old in zip(decision.checks, before.checks, strict=True) if check is not old]
+        now = combine(anew)
+        if now.action is Action.BLOCK:
+            await self.engine.settling(decision, Outcome("released"))
+            return await self.engine.recording(replace(decision, action=Action.BLOCK, verdict=now, held=()))
+        if now.action is Action.ASK and set(decision.asks) <= set(before.asks):  # more than an approval allows
+            return await self.blocked(decision, anew[0].gate, now.reason)
+        return replace(decision, action=Action.ASK, verdict=now) if now.action is Action.ASK else decision
+
     async def begin(self, decision: Decision) -> Decision:
         """Claim the right to carry out an approved call; a second claim on the same answer is blocked."""
         if decision.blocked or not decision.approval:
             return decision
+        decision = await self.granted(decision)
+        if decision.action is Action.ASK:
+            return await self.blocked(decision, decision.gate, decision.verdict.reason)
+        if decision.blocked:
+            return decision
         try:
-            decision = await self.engine.granting(decision, decision.approval)
             won = self.approvals.claim(decision.approval)
         except StoreError as error:
             return await self.blocked(decision, "approval", error.code)
-        return decision if won else await self.blocked(decision, "approval", "approval.spent")
+        return decision if won else await self._spent(decision)
+
+    async def _spent(self, decision: Decision) -> Decision:
+        """Somebody carries it out already, perhaps at this moment: what is held for it is theirs."""
+        return await self.blocked(replace(decision, held=()), "approval", "approval.spent")
 
     def unclaim(self, decision: Decision) -> None:
         """Give a claim back: what was approved has paused itself before it had an effect, and will run again.

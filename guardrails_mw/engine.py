@@ -111,18 +111,21 @@ class Engine:
     async def granting(self, decision: Decision, by: str) -> Decision:
         """Tell gates that hold that a person has approved what they asked for; they may then hold it.
 
+        What they say now takes the place of their question: another limit may be in the way.
+
         Raises:
             StoreError: what the store says.
         """
         asked = {check.gate: check.verdict.reason for check in decision.checks if check.verdict.action is Action.ASK}
-        held = list(decision.held)
+        held, answers = list(decision.held), dict[str, Check]()
         for step in self.steps(decision.stage):
             gate = step.gate
             if gate.name in asked and isinstance(gate, HoldingGate):
                 await self._aside(lambda gate=gate: gate.grant(decision.event, asked[gate.name], by))  # type: ignore[misc]
-                if not (await self._asker.asked(step, decision.event)).error:
+                check = answers[gate.name] = await self._asker.asked(step, decision.event)
+                if not check.error and check.verdict.action < Action.ASK:
                     held.append(gate.name)
-        return replace(decision, held=tuple(held))
+        return replace(decision, held=tuple(held), checks=tuple(answers.get(c.gate, c) for c in decision.checks))
 
     def start(self) -> None:
         """Start the processes of isolated gates, and wait until they have loaded their gates."""

@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
-from guardrails_mw.adapters.host import Here, pause
+from guardrails_mw.adapters.host import Here, digest, pause
 from guardrails_mw.adapters.messages import (
     beside_said,
     ended,
@@ -225,7 +225,8 @@ class Exchange:
             if ruled.blocked:
                 return ruled, target
             await engine.granting(permit, ruled.approval)
-            await self.enforcer.begin(ruled)  # where somebody else has begun on it, the cap is raised all the same
+            # the claim alone: where somebody else has it, the cap is raised all the same
+            await self.enforcer.begin(replace(ruled, checks=()))
             permit = await engine.deciding(event, seam)
         cheaper = self.cheaper if permit.verdict.remedy is Remedy.CHEAPER else None
         if permit.blocked and cheaper is not None and cheaper is not target.model:
@@ -340,7 +341,9 @@ def _question(permit: Decision) -> Decision:
     facts = dict(permit.verdict.facts)
     asked = Content({"limit": permit.verdict.reason, "cap": facts.get("cap", 0)})
     event = permit.event
-    key = f"{event.where.thread or event.where.run}|raise|{permit.verdict.reason}|{facts.get('cap', 0)}"
+    where, actor = event.where, event.actor
+    whose = digest([where.thread, where.run, where.task.rpartition("|")[0], where.agent, actor.tenant, actor.id])
+    key = f"{whose}|raise|{permit.verdict.reason}|{facts.get('cap', 0)}"  # an answer raises no other account
     if "resets" in facts:
         key += f"|{facts['resets']}"
     return replace(permit, event=replace(event, content=asked, key=key), content=asked, would=asked)

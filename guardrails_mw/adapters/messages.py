@@ -55,6 +55,7 @@ __all__ = [
     "with_content",
 ]
 
+_MOST_TOKENS = 10**12  # more than that no call can have used, and stores could not count
 _CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 _EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
@@ -238,25 +239,32 @@ def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
     if answer is None:
         return Outcome("done", seconds)
     told = answer.usage_metadata if isinstance(answer, AIMessage) else None
-    reported = told and told["input_tokens"] + told["output_tokens"] > 0  # some servers report zeros for "unknown"
-    used = _usage(told) if told and reported else Usage(asked, size(answer), estimated=True)
+    used = (_usage(told) if told else None) or Usage(asked, size(answer), estimated=True)
     return Outcome("done", seconds, used, str(answer.response_metadata.get("model_name") or ""))
 
 
-def _usage(told: UsageMetadata) -> Usage:
-    """What a provider reports. An answer from LangChain's cache carries a cost of 0, and its old figures."""
+def _usage(told: UsageMetadata) -> Usage | None:
+    """What a provider reports; None where that cannot be. Cached by LangChain: a cost of 0, and its old figures."""
     if told.get("total_cost") == 0:
         return Usage()
+    asked, said = _count(told.get("input_tokens")), _count(told.get("output_tokens"))
+    if asked is None or said is None or asked + said == 0:  # some servers report zeros for "unknown"
+        return None
     into, out = told.get("input_token_details") or {}, told.get("output_token_details") or {}
     return Usage(
-        input_tokens=told["input_tokens"],
-        output_tokens=told["output_tokens"],
-        cached_tokens=into.get("cache_read") or 0,
-        cache_write_tokens=into.get("cache_creation") or 0,
-        audio_input_tokens=into.get("audio") or 0,
-        reasoning_tokens=out.get("reasoning") or 0,
-        audio_output_tokens=out.get("audio") or 0,
+        input_tokens=asked,
+        output_tokens=said,
+        cached_tokens=_count(into.get("cache_read")) or 0,
+        cache_write_tokens=_count(into.get("cache_creation")) or 0,
+        audio_input_tokens=_count(into.get("audio")) or 0,
+        reasoning_tokens=_count(out.get("reasoning")) or 0,
+        audio_output_tokens=_count(out.get("audio")) or 0,
     )
+
+
+def _count(told: object) -> int | None:
+    """A number of tokens, if it can be one: a negative one would give money back."""
+    return told if isinstance(told, int) and 0 <= told <= _MOST_TOKENS else None
 
 
 def so_far(messages: Sequence[BaseMessage]) -> str:

@@ -38,20 +38,20 @@ class Target:
         """The call as budgets see it before it is made."""
         params = self.model._get_ls_params(self.stop, **self.kwargs)
         name = self._limit_name
-        own = self.kwargs.get(name) or getattr(self.model, name, 0) if name else 0
-        most = own if isinstance(own, int) and own > 0 else int(params.get("ls_max_tokens") or 0)
+        own = self.kwargs[name] if name in self.kwargs else getattr(self.model, name, 0) or params.get("ls_max_tokens")
         return ModelCall(
             name=str(params.get("ls_model_name") or self.model._llm_type),
             input_tokens=size(*messages),
-            max_tokens=most,
+            max_tokens=_length(own) * self._answers,
             limitable=bool(name),
         )
 
     def limited(self, most: int | None) -> Target:
-        """The same call with an answer of no more than so many tokens; None leaves it as it is."""
+        """The same call with answers of no more than so many tokens together; None leaves it as it is."""
         name = self._limit_name
         if most is None or not name:
             return self
+        most = max(1, most // self._answers)
         if name in self.kwargs:
             return replace(self, kwargs={**self.kwargs, name: most})
         return replace(self, model=self.model.model_copy(update={name: most}))
@@ -64,6 +64,13 @@ class Target:
                 if name in known:
                     return name
         return ""
+
+    @property
+    def _answers(self) -> int:
+        """How many answers the call asks for at once."""
+        more = getattr(self.model, "model_kwargs", None)
+        own = self.kwargs.get("n") or getattr(self.model, "n", None) or (more or {}).get("n")
+        return own if isinstance(own, int) and own > 1 else 1
 
     @property
     def streams(self) -> Either[bool]:
@@ -99,6 +106,14 @@ class Target:
         """The arguments of a stream: without `stream_usage` a custom base_url reports no tokens."""
         asks = {"stream_usage": True} if hasattr(self.model, "stream_usage") else {}
         return {**asks, **self.kwargs}
+
+
+def _length(limit: object) -> int:
+    """The longest answer that a limit allows; 0 where it is none: providers write 0, -1 or None for that."""
+    try:
+        return max(0, int(limit))  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError, OverflowError):
+        return 0
 
 
 async def _ready(value: bool) -> bool:

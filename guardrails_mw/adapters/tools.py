@@ -23,7 +23,7 @@ from guardrails_mw.adapters.results import Ran, rejection
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Json, ToolCall
 from guardrails_mw.seam import Seam
-from guardrails_mw.verdict import Decision, Outcome, Remedy
+from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either, drive, drive_async
 
 __all__ = [
@@ -36,6 +36,8 @@ __all__ = [
 ToolResult = ToolMessage | Command[object]  # and lists of them, which LangGraph's own types leave out
 """What a tool gives back to a graph."""
 
+_QUESTIONS = 4
+"""Limits that one call may run into one after the other, each with a question to a person."""
 _QUOTED = 300
 """Characters of a repeated result that a nudge quotes."""
 
@@ -44,7 +46,12 @@ async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, 
     """Decide a call and have people asked; the result allows or blocks."""
     seam = here.within(seam)
     decision = await enforcer.deciding(call_event(call, here), seam)
-    return await enforcer.answering(decision, seam, pausing, resuming=here.resuming)
+    for _ in range(_QUESTIONS):
+        ruled = await enforcer.answering(decision, seam, pausing, resuming=here.resuming)
+        decision = await enforcer.granted(ruled)
+        if decision.action is not Action.ASK:
+            break
+    return decision
 
 
 async def guarded_call(
