@@ -28,7 +28,7 @@ from guardrails_mw.redaction import Redactor
 from guardrails_mw.vault import Vault
 from guardrails_mw.verdict import Decision
 
-__all__ = ["Generation", "Seat"]
+__all__ = ["Generation", "Held", "Seat"]
 
 _SETTLING = 256
 """Replaced engines whose decisions can still be settled by hand; a hold that is older was charged in full."""
@@ -83,13 +83,26 @@ def _ready(field: str) -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class _Held:
+class Held:
     """An enforcer that is held, until it is not: what was begun inside may go on after that, with the context."""
 
     enforcer: Enforcer | None
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """What begins inside is decided by this enforcer, until it is no longer held."""
+        token = _HELD.set(self)
+        try:
+            yield
+        finally:
+            _HELD.reset(token)
 
-_HELD: ContextVar[_Held | None] = ContextVar("guardrails_mw_held", default=None)
+    def over(self) -> None:
+        """What is still to begin takes the enforcer that decides then."""
+        self.enforcer = None
+
+
+_HELD: ContextVar[Held | None] = ContextVar("guardrails_mw_held", default=None)
 
 
 class Seat:
@@ -120,13 +133,12 @@ class Seat:
     def holding(self, enforcer: Enforcer | None = None) -> Iterator[Enforcer]:
         """Everything that begins inside is decided by one enforcer: this one, or the one that decides now."""
         enforcer = enforcer or self.enforcer
-        held = _Held(enforcer)
-        token = _HELD.set(held)
+        held = Held(enforcer)
         try:
-            yield enforcer
+            with held.standing():
+                yield enforcer
         finally:
-            _HELD.reset(token)
-            held.enforcer = None
+            held.over()
 
     def approval(self, approval: Approval) -> None:
         """Keep a change of an approval, by the policy in office. Raises `StoreError`."""

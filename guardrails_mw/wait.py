@@ -8,11 +8,12 @@ waits costs about a microsecond either way.
 from __future__ import annotations
 
 import asyncio
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, NoReturn, TypeVar, cast
 
 from guardrails_mw.errors import GateError
 from guardrails_mw.workers import LoopThread, Workers
@@ -200,12 +201,12 @@ def drive_each(flow: AsyncGenerator[T, None]) -> Iterator[T]:
     try:
         while True:
             try:
-                value = drive(flow.__anext__())
+                value = drive(_step(flow.__anext__))
             except StopAsyncIteration:
                 return
             yield value
     finally:
-        drive(flow.aclose())
+        drive(_step(flow.aclose))
 
 
 async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
@@ -213,9 +214,46 @@ async def drive_each_async(flow: AsyncGenerator[T, None]) -> AsyncIterator[T]:
     try:
         while True:
             try:
-                value = await drive_async(flow.__anext__())
+                value = await drive_async(_step(flow.__anext__))
             except StopAsyncIteration:
                 return
             yield value
     finally:
-        await drive_async(flow.aclose())
+        await drive_async(_step(flow.aclose))
+
+
+class _Step(Generic[T]):
+    """A step of a flow that yields, of which the running loop is not to know.
+
+    At its end a loop closes the generators it knows of by itself and in any order, and it knows no `Wait`. Those of
+    a flow are closed by whoever drives it.
+    """
+
+    def __init__(self, begin: Callable[[], Flow[T]]) -> None:
+        with _unknown():
+            self._flow = begin()
+
+    def send(self, value: object) -> Wait[object]:
+        with _unknown():
+            return self._flow.send(value)
+
+    def throw(self, error: BaseException) -> Wait[object]:
+        with _unknown():
+            return self._flow.throw(error)
+
+
+def _step(begin: Callable[[], Flow[T]]) -> Flow[T]:
+    return cast("Flow[T]", _Step(begin))
+
+
+class _unknown:  # noqa: N801 - a context manager; as a generator it would take a microsecond
+    """While generators begin that no loop shall know of."""
+
+    __slots__ = ("_hooks",)
+
+    def __enter__(self) -> None:
+        self._hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+
+    def __exit__(self, *_: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks)

@@ -113,7 +113,7 @@ MUTATIONS = (
     Mutation(
         "a wrapped chain forgets the block that was swallowed in it",
         "guardrails_mw/adapters/runnable.py",
-        "        self._runs.going_on(run)\n        return await",
+        "        self._runs.going_on(call.here.where.run)\n        return await",
         "        return await",
         ("tests/faults/test_latch.py::test_a_wrapped_chain_stays_blocked",),
     ),

@@ -21,9 +21,10 @@ from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
+from guardrails_mw.adapters.chunks import as_chunk
 from guardrails_mw.adapters.exchange import ENTERED, Entered, Exchange, Reading
 from guardrails_mw.adapters.host import Here, Runs
-from guardrails_mw.adapters.streaming import as_chunk, streamed
+from guardrails_mw.adapters.streaming import streamed
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.event import Stage
 from guardrails_mw.generation import Seat
@@ -256,10 +257,8 @@ class GuardedChatModel(BaseChatModel):
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """The answer as it comes, if the model streams and the gates let text flow; else whole."""
         exchange, run_id = await self._standing(run_manager)
-        streams = await target.streams
-        if not streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
-            way = Target.gathered if streams else Target.whole
-            yield as_chunk(await exchange.run(messages, run_id, target, way))
+        if not await target.streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
+            yield as_chunk(await exchange.run(messages, run_id, target, Target.gathered))
             return
         async with aclosing(streamed(exchange, messages, run_id, target)) as chunks:
             async for chunk in chunks:

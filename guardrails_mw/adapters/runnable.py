@@ -24,7 +24,7 @@ from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage
-from guardrails_mw.generation import Seat
+from guardrails_mw.generation import Held, Seat
 from guardrails_mw.seam import RUNNABLE, Seam
 from guardrails_mw.stream import Hold, Shown
 from guardrails_mw.verdict import Check, Decision, Verdict
@@ -48,6 +48,7 @@ class _Call(Generic[I]):
     value: I
     config: RunnableConfig
     kwargs: Mapping[str, object]
+    held: Held
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -104,7 +105,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         """While the inner chain works: in the call's run, under the call's policy."""
         token = RUN.set(call.here.where.run)
         try:
-            with self._seat.holding(call.enforcer):
+            with call.held.standing():
                 yield
         finally:
             RUN.reset(token)
@@ -129,11 +130,14 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if refused is not None:
             return self._refused(call.enforcer, refused)
         inner = self._inner
-        with self._running(call):
-            result = await Either(
-                lambda: inner.invoke(call.value, call.config, **call.kwargs),
-                lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
-            )
+        try:
+            with self._running(call):
+                result = await Either(
+                    lambda: inner.invoke(call.value, call.config, **call.kwargs),
+                    lambda: inner.ainvoke(call.value, call.config, **call.kwargs),
+                )
+        finally:
+            call.held.over()
         self._runs.going_on(call.here.where.run)
         return await self._given(call, result, await self._decided(call, result))
 
@@ -172,6 +176,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
             await _broken_off(call.enforcer, event, "".join(shown))
             raise
         finally:
+            call.held.over()
             await source.close()
         yield await self._given(call, result, decision, sum(map(len, shown)))
 
@@ -185,7 +190,8 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
         inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
-        return _Call(enforcer, here, value, inner_config, kwargs), decision if decision.blocked else None
+        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
+        return call, decision if decision.blocked else None
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> Decision:
         """Decide what comes out."""

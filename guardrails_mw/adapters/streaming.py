@@ -6,7 +6,6 @@ that is not plain text) waits for the whole answer, which is decided as one that
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -14,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
-from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
+from guardrails_mw.adapters.chunks import as_chunk, last
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, outcome, output_event, refusal_message
@@ -28,7 +27,7 @@ from guardrails_mw.event import Content, ModelCall, Stage
 from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict
 
-__all__ = ["as_chunk", "streamed"]
+__all__ = ["streamed"]
 
 Place: TypeAlias = "tuple[str, object]"
 """Where a text stands in a message: the type and index of its block, or a name."""
@@ -152,7 +151,7 @@ class _Draft:
             elif lane.place == _BESIDE and cut:
                 kwargs["reasoning_content"] = str(kwargs.get("reasoning_content", ""))[cut:]
             elif isinstance(content, list) and cut:
-                content = [_shortened(block, lane.place, cut) for block in content]
+                content = _shortened(content, lane.place, cut)
         if not kwargs.get("reasoning_content", True):
             del kwargs["reasoning_content"]
         return message.model_copy(update={"content": content, "additional_kwargs": kwargs})
@@ -207,7 +206,7 @@ class _Attempt:
             raise
         if block is not None:
             return ChatGenerationChunk(message=AIMessageChunk(content=message.content)), block
-        return _last(self.draft.rest(cast("AIMessage", answer)), unfolded(answer, info)), None
+        return last(self.draft.rest(cast("AIMessage", answer)), unfolded(answer, info)), None
 
     async def _broken_off(self) -> None:
         """Keep what was shown of an answer that stays undecided: its stream broke, or nobody listens any more."""
@@ -230,7 +229,7 @@ async def streamed(
     checked, refused = await exchange.checked(messages)
     if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
         noted(name)
-        yield _last(end, None)
+        yield last(end, None)
         return
     engine, number = exchange.enforcer.engine, 0
     while refused is None:
@@ -242,56 +241,25 @@ async def streamed(
         async with aclosing(attempt.pieces()) as pieces:
             async for piece in pieces:
                 yield piece
-        last, block = await attempt.answer()
+        rest, block = await attempt.answer()
         if block is None:
             noted(name)
-            yield last
+            yield rest
             return
         if attempt.draft.shown:
             refusal = attempt.draft.refusal(refusal_message(exchange.enforcer, block))
             noted(name)
-            yield _last(refusal, None)
+            yield last(refusal, None)
             return
         if number >= min(engine.reasks(block), MAX_REASKS):
             refused = block
         else:
-            checked, number = checked + sent_back(last.message, block.verdict.note), number + 1
+            checked, number = checked + sent_back(rest.message, block.verdict.note), number + 1
     yield as_chunk(exchange.refused(refused, name, messages))
 
 
 def _source(target: Target, messages: list[BaseMessage]) -> Source[ChatGenerationChunk]:
     return Source(lambda: target.pieces(messages), lambda: target.apieces(messages))
-
-
-def as_chunk(result: ChatResult) -> ChatGenerationChunk:
-    """A whole answer as the one chunk of a stream."""
-    message = result.generations[0].message
-    assert isinstance(message, AIMessage)
-    return _last(message, result.generations[0].generation_info)
-
-
-def _last(message: AIMessage, info: Mapping[str, object] | None) -> ChatGenerationChunk:
-    chunks = [
-        tool_call_chunk(name=call["name"], args=_json(call["args"]), id=call["id"], index=index)
-        for index, call in enumerate(message.tool_calls)
-    ]
-    chunks += [
-        tool_call_chunk(name=call["name"], args=call["args"], id=call["id"], index=len(chunks) + index)
-        for index, call in enumerate(message.invalid_tool_calls)
-    ]
-    chunk = AIMessageChunk(
-        content=message.content,
-        additional_kwargs=message.additional_kwargs,
-        response_metadata=message.response_metadata,
-        usage_metadata=message.usage_metadata,
-        tool_call_chunks=chunks,
-        id=message.id,
-    )
-    return ChatGenerationChunk(message=chunk, generation_info=dict(info) if info is not None else None)
-
-
-def _json(args: object) -> str:
-    return json.dumps(args, ensure_ascii=False)
 
 
 def _texts(message: AIMessageChunk) -> dict[Place, str] | None:
@@ -307,13 +275,16 @@ def _texts(message: AIMessageChunk) -> dict[Place, str] | None:
             kind, key = str(block.get("type")), _FIELDS.get(str(block.get("type")))
             if key is None or not set(block) <= _SILENT | {key} or not isinstance(block.get(key, ""), str):
                 return None
+            place = kind, block["index"]
+            if not isinstance(place[1], int | str) or place in found:
+                return None  # two that hosts keep apart, or one that they do not add up
             if block.get(key):
-                found[kind, block["index"]] = block[key]
+                found[place] = block[key]
     for name, value in message.additional_kwargs.items():
-        if name != "reasoning_content" or not isinstance(value, str):
-            return None if name not in ("tool_calls", "function_call") else found
-        if value:
-            found[_BESIDE] = value
+        if name == _BESIDE[1] and isinstance(value, str):
+            found.update({_BESIDE: value} if value else {})
+        elif name not in ("tool_calls", "function_call"):
+            return None
     return found
 
 
@@ -364,6 +335,8 @@ def _said(value: object, place: Place) -> str:
     if isinstance(value, str):
         return value if place == _TEXT else ""
     for block in value if isinstance(value, list) else ():
+        if place == _TEXT and isinstance(block, str):  # a text that blocks came after
+            return block
         if not isinstance(block, Mapping):
             continue
         if place == _BESIDE and "beside" in block:
@@ -375,9 +348,15 @@ def _said(value: object, place: Place) -> str:
     return ""
 
 
-def _shortened(block: str | dict[str, object], place: Place, cut: int) -> str | dict[str, object]:
-    """A content block without the beginning of its text, if it is the one that this is."""
-    if not isinstance(block, dict) or (block.get("type"), block.get("index")) != place:
-        return block
-    key = _FIELDS[place[0]]
-    return {**block, key: str(block.get(key, ""))[cut:]}
+def _shortened(content: list[str | dict[str, object]], place: Place, cut: int) -> list[str | dict[str, object]]:
+    """Content blocks without the beginning of the text at a place."""
+    if place == _TEXT:  # it came first, and blocks after it
+        first, *more = content
+        left = first[cut:] if isinstance(first, str) else first
+        return [left, *more] if left else more
+    return [
+        {**block, _FIELDS[place[0]]: str(block.get(_FIELDS[place[0]], ""))[cut:]}
+        if isinstance(block, dict) and (block.get("type"), block.get("index")) == place
+        else block
+        for block in content
+    ]

@@ -10,6 +10,7 @@ from langchain_core.language_models.chat_models import agenerate_from_stream, ge
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from guardrails_mw.adapters.chunks import arriving
 from guardrails_mw.adapters.messages import size
 from guardrails_mw.event import ModelCall
 from guardrails_mw.wait import Either
@@ -75,10 +76,15 @@ class Target:
     @property
     def streams(self) -> Either[bool]:
         """Whether the model has a stream of its own, in either world."""
-        kind = type(self.model)
-        here = kind._stream is not BaseChatModel._stream
-        there = here or kind._astream is not BaseChatModel._astream
-        return Either(lambda: here, lambda: _ready(there))
+        return Either(lambda: self._streams_here, lambda: _ready(self._streams_there))
+
+    @property
+    def _streams_here(self) -> bool:
+        return type(self.model)._stream is not BaseChatModel._stream
+
+    @property
+    def _streams_there(self) -> bool:
+        return self._streams_here or type(self.model)._astream is not BaseChatModel._astream
 
     def whole(self, messages: list[BaseMessage]) -> Either[ChatResult]:
         """Its whole answer."""
@@ -88,18 +94,25 @@ class Target:
         )
 
     def gathered(self, messages: list[BaseMessage]) -> Either[ChatResult]:
-        """Its whole answer, from its stream."""
+        """Its whole answer as one who adds up its stream reads it: calls that are cut off are completed."""
         return Either(
             lambda: generate_from_stream(self.pieces(messages)), lambda: agenerate_from_stream(self.apieces(messages))
         )
 
     def pieces(self, messages: list[BaseMessage]) -> Iterator[ChatGenerationChunk]:
-        """Its answer as it comes."""
+        """Its answer as it comes; in one piece from a model that cannot stream."""
+        if not self._streams_here:
+            return iter([arriving(self.whole(messages).here())])
         return self.model._stream(messages, self.stop, None, **self._streaming)
 
     def apieces(self, messages: list[BaseMessage]) -> AsyncIterator[ChatGenerationChunk]:
-        """Its answer as it comes, in the running loop."""
+        """Its answer as it comes, in the running loop; in one piece from a model that cannot stream."""
+        if not self._streams_there:
+            return self._apiece(messages)
         return self.model._astream(messages, self.stop, None, **self._streaming)
+
+    async def _apiece(self, messages: list[BaseMessage]) -> AsyncIterator[ChatGenerationChunk]:
+        yield arriving(await self.whole(messages).there())
 
     @property
     def _streaming(self) -> dict[str, object]:
