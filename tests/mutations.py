@@ -64,8 +64,8 @@ MUTATIONS = (
     Mutation(
         "an isolated gate is not killed",
         "guardrails_mw/workers.py",
-        "                self._kill()\n                self._begin()",
-        "                self._begin()",
+        "            self._kill()\n            self._begin()",
+        "            self._begin()",
         ("tests/faults/test_deadlines.py::test_what_overruns_in_its_own_process_is_killed",),
     ),
     Mutation(
@@ -127,7 +127,7 @@ MUTATIONS = (
     Mutation(
         "a callback's block is not raised again at the end of the run",
         "guardrails_mw/adapters/callback.py",
-        "            if tripped is not None:\n                raise tripped\n\n    def on_chain_error",
+        "            if tripped is not None:\n                raise BlockedInGraph(*tripped)\n\n    def on_chain_error",
         "\n    def on_chain_error",
         ("tests/faults/test_latch.py::test_a_step_that_gives_up_under_callbacks",),
     ),
