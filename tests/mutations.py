@@ -70,7 +70,7 @@ MUTATIONS = (
     ),
     Mutation(
         "queue lets a request through that has waited in vain",
-        "guardrails_mw/guard.py",
+        "guardrails_mw/building.py",
         '"queue": Action.BLOCK',
         '"queue": Action.FLAG',
         ("tests/faults/test_queue.py::test_waiting_ends_with_an_error",),
