@@ -219,8 +219,8 @@ MUTATIONS = (
     ),
     Mutation(
         "loops remember ids that others chose",
-        "guardrails_mw/gates/limits.py",
-        'own = call_key(tool.id, {}, self._secret) if tool.id else ""',
+        "guardrails_mw/gates/loops.py",
+        'own = tool_key(tool.id, self._secret) if tool.id else ""',
         "own = tool.id",
         ("tests/canary/test_configs.py::test_shipped_policies_are_clean[default.yaml-graph-invoke]",),
     ),
