@@ -154,4 +154,14 @@ def _after(policy: Policy, store: Store) -> list[Gate]:
     points = {Action.FLAG: policy.risk.flag, Action.ASK: policy.risk.ask, Action.BLOCK: policy.risk.block}
     budget = Budget(store, limits, prices, terms, _prefix(policy))
     asks = any(each.then == "ask" for each in limits)
-    return [BudgetGate("budget", budget, blocking=store.blocking, ledger=Ledger(store), points=points, asks=asks)]
+    return [
+        BudgetGate(
+            "budget",
+            budget,
+            blocking=store.blocking,
+            ledger=Ledger(store),
+            points=points,
+            asks=asks,
+            tools=policy.tools,
+        )
+    ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,8 +15,6 @@ __all__ = ["GROUPS", "Spend", "spend", "spent"]
 GROUPS = ("run", "thread", "task", "agent", "actor", "tenant", "model", "tool", "day")
 """What costs can be added up by."""
 _PAGE = 1000
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}", re.ASCII)
-"""A tool's name that is only a name: a model chose it, and may have put anything there."""
 
 
 @dataclass(slots=True)
@@ -61,8 +58,11 @@ class Spend:
             self.usd_micro += int(_number(body, "usd_micro"))
 
 
-def spent(event: Event, outcome: Outcome, usd_micro: int | None) -> dict[str, object]:
-    """The body of a ledger entry about one call that ended."""
+def spent(event: Event, outcome: Outcome, usd_micro: int | None, tools: Collection[str] = ()) -> dict[str, object]:
+    """The body of a ledger entry about one call that ended.
+
+    Only `tools` are named: a model may put anything where a name should be.
+    """
     body: dict[str, object] = {
         "status": outcome.status,
         "seconds": round(outcome.seconds, 3),
@@ -73,7 +73,7 @@ def spent(event: Event, outcome: Outcome, usd_micro: int | None) -> dict[str, ob
         "tenant": event.actor.tenant,
     }
     if isinstance(event.call, ToolCall):
-        return body | {"tool": event.call.name if event.call.known and _PLAIN.fullmatch(event.call.name) else ""}
+        return body | {"tool": event.call.name if event.call.name in tools else ""}
     assert isinstance(event.call, ModelCall)
     body |= {"model": outcome.model or event.call.name, "usd_micro": usd_micro}
     used = outcome.usage

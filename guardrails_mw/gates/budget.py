@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import ClassVar
 
 from guardrails_mw.budget import Budget, Refused
@@ -32,6 +32,8 @@ class BudgetGate(HoldingGate):
         blocking: whether its store may wait for a disk or a network.
         ledger: where every call's cost is kept; nowhere if left out.
         points: risk points that a verdict of an action costs.
+        asks: whether a budget asks people for more.
+        tools: names of tools that may stand in the ledger.
         clock: seconds since the epoch.
     """
 
@@ -46,11 +48,12 @@ class BudgetGate(HoldingGate):
         ledger: Ledger | None = None,
         points: Mapping[Action, int] | None = None,
         asks: bool = False,
+        tools: Collection[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name)
         self.cost = Cost.BLOCKING if blocking else Cost.LINEAR
-        self._budget, self._ledger, self._clock = budget, ledger, clock
+        self._budget, self._ledger, self._clock, self._tools = budget, ledger, clock, frozenset(tools)
         self._points = {action: cost for action, cost in (points or {}).items() if cost}
         self.observes = bool(self._points)
         self._effects = frozenset({"block", "ask"} if asks else {"block"})
@@ -75,7 +78,9 @@ class BudgetGate(HoldingGate):
         if self._ledger is not None and outcome.status != "released":
             usd = self._budget.price(event.call, outcome) if isinstance(event.call, ModelCall) else None
             run = event.where.run or "direct"
-            self._ledger.record(run, f"{event.key}|{event.stage}|spend", "spend", spent(event, outcome, usd))
+            self._ledger.record(
+                run, f"{event.key}|{event.stage}|spend", "spend", spent(event, outcome, usd, self._tools)
+            )
 
     def grant(self, event: Event, code: str, by: str) -> None:
         """Raise the cap that a person was asked about by itself once more."""

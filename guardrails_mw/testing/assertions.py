@@ -90,7 +90,7 @@ def assert_edits(
 
     >>> from guardrails_mw.document import Document
     >>> policy = Policy.load(Document("version: 1\ngates: {keys: {type: secrets}}\nstages: {input: [keys]}"))
-    >>> assert_edits(policy, "AKIAIOSFODNN7EXAMPLE", "[SECRET:aws_access_key]").edited
+    >>> assert_edits(policy, "AKIAQX3BEWL7ZD5TMN2R", "[SECRET:aws_access_key]").edited
     True
     """
     decision = _decided(guard, what, Stage(stage), actor)

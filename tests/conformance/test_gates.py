@@ -10,7 +10,7 @@ import pytest
 from guardrails_mw.gate import Cost, Gate, GateTypes, Site
 from guardrails_mw.testing import GateConformance
 
-KEY = "AKIAIOSFODNN7EXAMPLE"
+KEY = "AKIAQX3BEWL7ZD5TMN2R"
 
 
 def made(kind: str, **keys: object) -> Gate:

@@ -135,7 +135,7 @@ def test_verdicts_cost_points_once() -> None:
 def test_every_call_is_in_the_ledger(store: Store) -> None:
     """What a call cost is kept once, with what is an estimate marked as one, and added up by whatever is asked for."""
     ledger = Ledger(store)
-    gate = gate_of(Limits("run", model_calls=10), store=store, ledger=ledger)
+    gate = gate_of(Limits("run", model_calls=10), store=store, ledger=ledger, tools={"search"})
     for event, outcome in (
         (model("1", tenant="acme"), Outcome("done", 1.0, Usage(100, 50), "m")),
         (model("1", tenant="acme"), Outcome("done", 1.0, Usage(100, 50), "m")),
