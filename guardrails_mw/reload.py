@@ -36,7 +36,7 @@ class Reloading:
         owns_store: whether the store was opened as the policy says, so that it must go on saying so.
 
     Attributes:
-        tried: the files of the last attempt, and what was in them.
+        tried: the files of the last attempt, and what was in them; not of one that only the store stood in the way of.
     """
 
     def __init__(
@@ -49,10 +49,17 @@ class Reloading:
         self._closed = False
         self._files: Files = {}
         self.tried: Files = {}
+        self._real = ""
 
     def read_from(self, path: str | Path, env: Mapping[str, str] | None, files: Files) -> None:
         """Where the policy at work was read from, and what there was in its files."""
         self._path, self._env, self._files, self.tried = Path(path), env, files, files
+        self._real = os.path.realpath(path)
+
+    @property
+    def moved(self) -> bool:
+        """Whether links lead elsewhere than at the last attempt, where other files stand beside the policy."""
+        return self._path is not None and os.path.realpath(self._path) != self._real
 
     def reload(self, path: str | Path | None = None, policy: Policy | None = None) -> Policy:
         """Put the policy of a file to work, or this one. See `Guard.reload`."""
@@ -62,17 +69,18 @@ class Reloading:
             if self._closed:
                 raise RuntimeError("the guard is closed")
             place = self._path if path is None else Path(path)
+            real = "" if place is None else os.path.realpath(place)
             with noting() as files:
                 try:
                     new = self._ready(place, policy, files)
                 except Exception as error:
-                    if place == self._path:
-                        self.tried = files
+                    if place == self._path and not isinstance(error, StoreError):
+                        self.tried, self._real = files, real
                     self._refused(error)
                     raise
             self._told(new)
             self._ground.seat.pass_on(new)
-            self._path, self._files, self.tried = place, files, files
+            self._path, self._files, self.tried, self._real = place, files, files, real
             return new.policy
 
     def unlock(self) -> None:
@@ -175,7 +183,7 @@ def _watch(watched: weakref.ref[Reloading], stop: threading.Event, seconds: floa
         if reloading is None:
             return
         found = {path: _digest(path, known) for path in reloading.tried}
-        if found == reloading.tried:
+        if found == reloading.tried and not reloading.moved:
             moving = None
         elif found != moving:  # perhaps still being written
             moving = found

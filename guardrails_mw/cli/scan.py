@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -73,7 +74,7 @@ def scan(
     Example: guardrails-mw scan -p policy.yaml --stage tool_result --in texts.jsonl --out verdicts.jsonl
     """
     files = _Files(source, out, resume, overwrite)
-    files.check()
+    files.check(policy)
     if tool and stage is not Scannable.TOOL_RESULT:
         raise typer.BadParameter("only results have a tool: use --stage tool_result", param_hint="--tool")
     with placed(policy):
@@ -150,18 +151,29 @@ class _Files:
     resume: bool
     overwrite: bool
 
-    def check(self) -> None:
-        """Refuse what cannot be meant. Raises `typer.BadParameter`."""
+    def check(self, policy: Path) -> None:
+        """Refuse what cannot be meant, above all to write over what is read. Raises `typer.BadParameter`."""
+        from guardrails_mw.cli.verdict_file import written
+
         if self.resume and self.overwrite:
             raise typer.BadParameter("either goes on or starts again", param_hint="--resume and --overwrite")
         if self.resume and _is_stream(self.out):
             raise typer.BadParameter("standard output cannot be continued", param_hint="--resume")
-        if _is_stream(self.source):
-            return
-        if not self.source.is_file():
+        if not _is_stream(self.source) and not self.source.is_file():
             raise typer.BadParameter(f"there is no file {self.source}", param_hint="--in")
-        if not _is_stream(self.out) and self.out.exists() and self.out.samefile(self.source):
-            raise typer.BadParameter("the verdicts would overwrite the texts", param_hint="--out")
+        for path in [] if _is_stream(self.out) else filter(Path.exists, written(self.out)):
+            if policy.exists() and path.samefile(policy):
+                raise typer.BadParameter("the verdicts would overwrite the policy", param_hint="--out")
+            if self._is_source(path):
+                raise typer.BadParameter("the verdicts would overwrite the texts", param_hint="--out")
+
+    def _is_source(self, path: Path) -> bool:
+        if not _is_stream(self.source):
+            return path.samefile(self.source)
+        try:
+            return os.path.samestat(path.stat(), os.fstat(0))
+        except OSError:
+            return False  # there is no standard input
 
     def reading(self, stack: ExitStack) -> BinaryIO:
         """The texts, open."""

@@ -14,11 +14,16 @@ from typing import BinaryIO
 
 from guardrails_mw.scan import BadRow, Row, RowVerdict
 
-__all__ = ["RefusedError", "VerdictFile", "line_of"]
+__all__ = ["RefusedError", "VerdictFile", "line_of", "written"]
 
 
 class RefusedError(Exception):
     """The file cannot be written or continued; says why."""
+
+
+def written(path: Path) -> tuple[Path, Path, Path]:
+    """Every file that a scan writes to: the verdicts, the note about them, and the note before it is whole."""
+    return path, Path(f"{path}.scan"), Path(f"{path}.scan.new")
 
 
 def line_of(answer: RowVerdict | BadRow) -> bytes:
@@ -48,7 +53,7 @@ class VerdictFile:
     """
 
     def __init__(self, path: Path, made_with: dict[str, str], *, resume: bool = False, overwrite: bool = False) -> None:
-        self._path, self._note = path, Path(f"{path}.scan")
+        self._path, self._note, fresh = written(path)
         exists = path.exists()
         if exists and not path.is_file():
             raise RefusedError(f"{path} is not an ordinary file; - is standard output")
@@ -57,22 +62,28 @@ class VerdictFile:
             self._compare(made_with)
         elif exists and not overwrite:
             raise RefusedError(f"{path} exists; use --resume to go on with it or --overwrite to start again")
+        elif not overwrite and self._note.exists() and not self._known():
+            raise RefusedError(f"{self._note} exists and is no note of a scan; use another name or --overwrite")
         self.file: BinaryIO = path.open("r+b" if self._continues else "wb" if overwrite else "xb")
         if not self._continues:
-            fresh = Path(f"{self._note}.new")
             fresh.write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
             os.replace(fresh, self._note)
 
     def _compare(self, made_with: dict[str, str]) -> None:
-        try:
-            known = json.loads(self._note.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            known = None
-        if not isinstance(known, dict):
+        known = self._known()
+        if known is None:
             raise RefusedError(f"{self._note} is missing or damaged, so nobody knows what the verdicts were made with")
         changed = sorted(name for name in {*known, *made_with} if known.get(name) != made_with.get(name))
         if changed:
             raise RefusedError(f"{self._path} was made with another {', '.join(changed)}; use --overwrite")
+
+    def _known(self) -> dict[str, object] | None:
+        """What the verdicts that are there were made with; None where nothing says so."""
+        try:
+            known = json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return known if isinstance(known, dict) and "policy" in known else None
 
     def answered(self, rows: Iterator[Row | BadRow]) -> Iterator[dict[str, object]]:
         """The answers that are there, each with its row taken from `rows`; cuts a torn last line.

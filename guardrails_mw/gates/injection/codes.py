@@ -18,6 +18,7 @@ __all__ = ["CODED", "CODES"]
 
 _MOST = 65_536  # characters that a packed text may unfold to: enough to attack, too few to flood
 _NOISE = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]")
+_CLEAN = re.compile("[^\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ufffd]{12,}")  # chance seldom makes as much
 _PROSE = re.compile(r"[A-Za-z ]")
 _BASE32 = re.compile("[A-Z2-7]+|[a-z2-7]+")
 _CAPITALS, _SMALL = string.ascii_uppercase.encode(), string.ascii_lowercase.encode()
@@ -28,15 +29,24 @@ _SIGNS = (
 _MORSE = dict(zip(_SIGNS.split(), "abcdefghijklmnopqrstuvwxyz0123456789", strict=True))
 
 
-def _readable(raw: bytes) -> str:
-    """The bytes as text, or nothing where they are none."""
+def _text(raw: bytes) -> str:
     if raw[:2] in (b"\x1f\x8b", b"\x78\x9c", b"\x78\xda"):
         try:
             raw = zlib.decompressobj(47).decompress(raw, _MOST)
         except zlib.error:
             return ""
-    text = raw.decode("utf-16-le" if raw[1::2].count(0) * 3 > len(raw) else "utf-8", errors="replace")
+    return raw.decode("utf-16-le" if raw[1::2].count(0) * 3 > len(raw) else "utf-8", errors="replace")
+
+
+def _whole(raw: bytes) -> str:
+    """The bytes as text, or nothing where they are none."""
+    text = _text(raw)
     return text if len(_NOISE.findall(text)) * 20 <= len(text) else ""
+
+
+def _readable(raw: bytes) -> str:
+    """The bytes as text, what is text among other bytes, or nothing."""
+    return _whole(raw) or "\n".join(_CLEAN.findall(_text(raw)))
 
 
 def _prose(raw: bytes) -> str:
@@ -50,12 +60,16 @@ def _from_base64(token: str) -> str:
     capitals, small = _letters(digits)
     if capitals * 6 < len(digits) or small * 10 < len(digits):
         return _from_base32(digits)  # a path or a name: the bytes of text have letters of both sizes in base64
-    for shift in range(4):  # whatever stands before it without a gap shifts the groups of four
-        text = _unpacked(digits[shift:])
+    shifted = [
+        digits[shift:] for shift in range(4)
+    ]  # whatever stands before it without a gap shifts the groups of four
+    for body in shifted:
+        text = _unpacked(body, _whole)
         if text:
             return text
     turned = token[:1] == "=" or (len(digits) > 23 and digits.isalnum())  # and not the path of an address
-    return _unpacked(digits[::-1], _prose) if turned else ""
+    parts = [*map(_unpacked, shifted), _unpacked(digits[::-1], _prose) if turned else ""]
+    return "\n".join(filter(None, parts))
 
 
 def _letters(digits: str) -> tuple[int, int]:
@@ -96,10 +110,9 @@ def _from_numbers(token: str) -> str:
         if base == 8 and not set("89").isdisjoint(token):
             continue
         codes = [int(number, base) for number in numbers]
-        if all(32 <= code < 127 or code in (9, 10, 13) for code in codes):
-            text = _prose(bytes(codes))
-            if text:
-                return text
+        text = _prose(bytes(code if 32 <= code < 127 or code in (9, 10, 13) else 0 for code in codes))
+        if text:
+            return text
     return ""
 
 
@@ -175,7 +188,7 @@ CODES = (
         _from_base64,
     ),
 )
-"""The codes that are read; where two can read a run, the one that begins first does."""
+"""The codes that are read."""
 
 CODED = re2.compile("|".join(code.sign for code in CODES))
 """Where a text holds none of this, no reader has anything to read."""

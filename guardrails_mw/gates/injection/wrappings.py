@@ -9,12 +9,12 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import re2
 
 from guardrails_mw.gates.injection.codes import CODED, CODES
-from guardrails_mw.gates.injection.folding import View, Way, rewritten, stay, translated
+from guardrails_mw.gates.injection.folding import Change, View, Way, rewritten, stay, translated
 
 __all__ = ["contents", "unwrapped", "visible"]
 
@@ -213,13 +213,25 @@ def _bare(source: str, way: Way) -> View | None:
 
 def _decoded(source: str, way: Way) -> View | None:
     """Codes that can be read; what stands around them is left out."""
-    found = sorted(change for code in CODES for change in code.found(source))
     changes, position = [], 0
-    for start, end, text in found:
-        if start >= position:
-            changes += [(position, start, "\n" if start > position else ""), (start, end, text)]
-            position = end
+    for start, end, text in _apart(sorted(change for code in CODES for change in code.found(source))):
+        changes += [(position, start, "\n" if start > position else ""), (start, end, text)]
+        position = end
     if not changes:
         return None
     text, back = rewritten(source, [*changes, (position, len(source), "")], way)
     return View("decoded", text, back)
+
+
+def _apart(found: Sequence[Change]) -> Iterator[Change]:
+    """What codes say that share characters, as one: nobody knows which of them is meant."""
+    begin = finish = 0
+    told: list[str] = []
+    for start, end, text in found:
+        if told and start >= finish:
+            yield begin, finish, "\n".join(told)
+            told = []
+        begin, finish = (begin, max(finish, end)) if told else (start, end)
+        told.append(text)
+    if told:
+        yield begin, finish, "\n".join(told)

@@ -33,7 +33,7 @@ _PEM_WORDS = re.compile(r"[A-Z0-9 -]*")
 _HEAD_LIMIT = 80  # of the line that a private key begins with
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.()-]*")
 _MARK = re.compile(  # what the gate itself writes, and what the vault makes of it
-    rf"\[SECRET(?::[a-z0-9_]{{1,40}}(?::[0-9a-f]{{8}})?|[A-Z_]{{0,40}}_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})\]"
+    rf"\[SECRET(?::([a-z0-9_]{{1,40}})(?::[0-9a-f]{{8}})?|[A-Z_]{{0,40}}_[0-9]{{1,5}}_[{CHECK_LETTERS}]{{6}})\]"
 )
 _USERINFO = re.compile(r"://([^/:@]*):([^/@]+)@(.{0,7})", re.DOTALL)
 
@@ -74,6 +74,7 @@ class RuleSet:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self.kinds = [rule.kind for rule in rules]
+        self._written = frozenset({None, "generic", "private_key", *self.kinds})
         self._forms = [
             (f"{rule.kind} {number}", rule.kind, _CHECKS[rule.check])
             for rule in rules
@@ -107,7 +108,8 @@ class RuleSet:
             if form not in hits:
                 continue
             for start, end in self._patterns.spans(form, text):
-                own = _MARK.match(text, max(0, start - len("[SECRET:")))
+                mark = _MARK.match(text, max(0, start - len("[SECRET:")))
+                own = mark is not None and mark.group(1) in self._written  # a secret can be written as a kind, too
                 if not own and check(text, start, end):
                     found.append(Secret(start, end, "generic" if kind == "generic_prose" else kind))
         return _merged(found)
