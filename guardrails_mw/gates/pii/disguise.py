@@ -21,10 +21,11 @@ _ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: {1,2}(?:- )?[0-9]){8}")
 _INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 _GAPS = " \u00a0\u2009\u202f"
 _WIDE = "\uff01-\uff5e"
+_JOINS = "(?<=[0-9A-Z])[\u00a0\u2007\u2009\u202f\u2010\u2011](?=[0-9A-Z])"  # what keeps a number on one line
 _DISGUISE = re.compile(
-    rf"%[2-7][0-9A-Fa-f]|(?P<apart>\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d))|[{_INVISIBLE}]+|[{_WIDE}\u3000]+|(?:(?![0-9])\d)+"
+    rf"%[2-7][0-9A-Fa-f]|(?P<apart>\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d))|[{_INVISIBLE}]+|[{_WIDE}\u3000]+|{_JOINS}|(?:(?![0-9])\d)+"
 )
-_ALIGNED = re.compile(rf"[{_WIDE}\u3000]+|(?:(?![0-9])\d)+")
+_ALIGNED = re.compile(rf"[{_WIDE}\u3000]+|{_JOINS}|(?:(?![0-9])\d)+")
 _HIDDEN = re.compile(f"[{_INVISIBLE}]").match
 _WIDE_SHIFT = 0xFEE0
 _SPELLED = re.compile(rf"(?<!\d[{_GAPS}])\b\d(?:[{_GAPS}]\d){{8}}\b(?![{_GAPS}]\d)")
@@ -132,4 +133,6 @@ def _shown(character: str) -> str:
         return str(digit)
     if "\uff01" <= character <= "\uff5e":
         return chr(ord(character) - _WIDE_SHIFT)
-    return " " if character == "\u3000" else character
+    if character in "\u2010\u2011":
+        return "-"
+    return " " if character.isspace() else character
