@@ -200,6 +200,9 @@ def test_agent_profile(text: str, scrubbed: str) -> None:
         ("４１１１-１１１１-１１１１-１１１１", "CREDIT_CARD"),
         ("4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1", "CREDIT_CARD"),
         ("２１９-０９-９９９９", "US_SSN"),
+        ("4111\u00a01111\u00a01111\u00a01111", "CREDIT_CARD"),
+        ("4111\u20111111\u20111111\u20111111", "CREDIT_CARD"),
+        ("219\u201109\u20119999", "US_SSN"),
     ],
 )
 def test_disguised_values(value: str, entity: str) -> None:
@@ -223,7 +226,8 @@ def test_undisguised_text_maps_back(text: str) -> None:
     spans = [plain.original(Match(i, i + 1, "X", 1.0)) for i in range(len(plain.text))]
     for character, span in zip(plain.text, spans, strict=True):
         assert 0 <= span.start < span.end <= len(text)
-        assert text[span.start : span.end] == character or undisguised(text[span.start : span.end]) is not None
+        own = text[span.start : span.end]
+        assert own == character or undisguised(own) or undisguised(f"0{own}0")  # some are read between digits only
     assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
