@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -243,7 +244,12 @@ def test_a_scan_that_is_interrupted_keeps_what_was_decided(policy: Path, texts: 
     out = tmp_path / "verdicts.jsonl"
     script = Path(sys.executable).parent / "guardrails-mw"
     command = [script, "scan", "-p", policy, "--in", "-", "--out", out]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    heeding = signal.signal(signal.SIGINT, signal.default_int_handler)  # the background ignores it
+    try:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, heeding)
+    with process:
         assert process.stdin is not None
         process.stdin.write(lines(*GOOD[:2], "bad").encode())
         process.stdin.flush()
