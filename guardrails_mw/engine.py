@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from guardrails_mw.asking import PASS_THROUGH, Asker, Step
 from guardrails_mw.backlog import Backlog
@@ -27,6 +28,8 @@ from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Operator, Ou
 from guardrails_mw.wait import drive, drive_async
 
 __all__ = ["Engine", "Settings", "Step"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,7 @@ class Engine:
             return found.content
 
         try:
-            return await self._asker.in_worker(restored, None) if vault.blocking else restored()
+            return await self._aside(restored, waits=vault.blocking)
         except StoreError:
             return event.content
 
@@ -287,7 +290,7 @@ class Engine:
             return vault.tokenised(event, checks)
 
         try:
-            return await self._asker.in_worker(tokenised, None) if vault.blocking else tokenised()
+            return await self._aside(tokenised, waits=vault.blocking)
         except StoreError as error:  # the labels of the gates hide the values too, but nothing brings them back
             return [*checks, Check("vault", Verdict.flag(f"error.{error.code}"), 0.0, error.code)]
 
@@ -377,12 +380,10 @@ class Engine:
         for gate in self._observing:
             gate.observe(decision)
 
-    async def _aside(self, call: Callable[[], object]) -> None:
-        """Call what uses the store: in a worker where it may wait, else here."""
-        if self._recorder is not None and self._recorder.blocking:
-            await self._asker.in_worker(call, None)
-        else:
-            call()
+    async def _aside(self, call: Callable[[], T], *, waits: bool | None = None) -> T:
+        """Call what uses the store: in a worker where it `waits` (as the recorder's does, if left out), else here."""
+        waits = self._recorder is not None and self._recorder.blocking if waits is None else waits
+        return await self._asker.in_worker(call, None) if waits else call()
 
     async def _unrecorded(self, decision: Decision, error: Exception) -> Decision:
         code = error.code if isinstance(error, StoreError) else "ledger.failed"

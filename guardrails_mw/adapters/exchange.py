@@ -238,7 +238,7 @@ class Exchange:
     ) -> tuple[ChatResult, Decision | None]:
         """Ask for leave, call, settle, look at the answer. The decision is the one that blocked, if any."""
         permit, target = await self.leave(messages, attempt, target)
-        if permit.action is not Action.ALLOW and permit.action is not Action.FLAG:
+        if permit.action > Action.FLAG:
             return ChatResult(generations=[]), permit
         asked = cast("ModelCall", permit.event.call)
         began = time.perf_counter()

@@ -16,7 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -165,16 +165,7 @@ class Runs:
         else:
             run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
         self.going_on(run)
-        metadata, task = config.get("metadata") or {}, str(configurable.get("checkpoint_ns") or "")
-        step = metadata.get("langgraph_step")
-        where = Where(
-            run=run,
-            thread=thread,
-            task=task,
-            agent=str(metadata.get("lc_agent_name") or ""),
-            span=span,
-            turn="" if step is None else f"{task.rpartition('|')[0]}#{step}",
-        )
+        where = replace(_place(config), run=run, thread=thread, span=span)
         return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
 
     def going_on(self, run: str) -> None:
@@ -234,6 +225,14 @@ async def _new_input(saver: object, thread: str, since: float) -> bool:
         return last is not None and datetime.fromisoformat(last.checkpoint["ts"]).timestamp() > since
     except Exception:  # noqa: BLE001 - a checkpointer that fails must not renew a budget
         return False
+
+
+def _place(config: RunnableConfig) -> Where:
+    """The step of a graph that a configuration belongs to."""
+    metadata = config.get("metadata") or {}
+    task, step = str((config.get("configurable") or {}).get("checkpoint_ns") or ""), metadata.get("langgraph_step")
+    turn = "" if step is None else f"{task.rpartition('|')[0]}#{step}"
+    return Where(task=task, agent=str(metadata.get("lc_agent_name") or ""), turn=turn)
 
 
 class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):

@@ -234,7 +234,7 @@ async def streamed(
     engine, number = exchange.enforcer.engine, 0
     while refused is None:
         permit, call = await exchange.leave(checked, f"{name}#{number}", target)
-        if permit.action not in (Action.ALLOW, Action.FLAG):
+        if permit.action > Action.FLAG:
             refused = permit
             break
         attempt = _Attempt(exchange, f"{name}#{number}", permit, _source(call, checked))
