@@ -6,7 +6,7 @@ The guarded model runs it for every call, whichever way LangChain makes that cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -46,13 +46,25 @@ from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Entered", "Exchange", "Reading", "Way", "noted", "sent_back"]
+__all__ = [
+    "ANSWERED",
+    "ENTERED",
+    "MAX_REASKS",
+    "Entered",
+    "Exchange",
+    "Reading",
+    "Way",
+    "mark_of",
+    "noted",
+    "sent_back",
+]
 
 Way = Callable[[Target, list[BaseMessage]], Either[ChatResult]]
 """A way of having a whole answer: `Target.whole` or `Target.gathered`."""
 
 ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
-"""Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
+"""Filled with the names of the exchanges that ran and with the marks (`mark_of`) of the calls that they decided, for
+whoever wants to know that an answer came from one."""
 
 MAX_REASKS = 5
 _QUESTIONS = 4
@@ -126,13 +138,15 @@ class Exchange:
         here: where the call is made.
         answers: names of tools whose arguments are the agent's answer, not calls.
         cheaper: the model that is called where a budget says so.
+        decided: marks of proposed calls that another exchange has decided.
     """
 
     enforcer: Enforcer
     seam: Seam
     here: Here
-    answers: frozenset[str]
+    answers: frozenset[str] = frozenset()
     cheaper: BaseChatModel | None = None
+    decided: Collection[str] = ()
 
     async def read(self, messages: Sequence[BaseMessage], *, system: bool = False) -> Reading:
         """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing.
@@ -292,6 +306,9 @@ class Exchange:
         """
         calls = []
         for index, call in enumerate(message.tool_calls):
+            if self.decided and mark_of(call) in self.decided:
+                calls.append(call)
+                continue
             elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
             event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
@@ -305,6 +322,7 @@ class Exchange:
                 return message, decision
             await self.enforcer.engine.settling(decision, Outcome("done"))
             calls.append(_with_args(call, decision))
+            noted(mark_of(calls[-1]))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
@@ -364,7 +382,12 @@ def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
     return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
 
 
+def mark_of(call: HostToolCall) -> str:
+    """By what a proposed call is known again: its id, name and arguments."""
+    return digest([call["id"], call["name"], call["args"]])
+
+
 def noted(name: str) -> None:
-    """Say that an answer came from an exchange."""
+    """Say that an answer came from an exchange, or what it has decided."""
     if (answered := ANSWERED.get()) is not None:
         answered.append(name)
