@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from guardrails_mw.asking import PASS_THROUGH, Asker, Step
 from guardrails_mw.backlog import Backlog
+from guardrails_mw.blocks import together
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import Gate, HoldingGate
@@ -222,10 +223,10 @@ class Engine:
 
     async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
         """Ask gates one after another, until one blocks; `checks` grows by what they say."""
+        joined = together(event)
         for step in steps:
-            if checks and checks[-1].verdict.action is Action.BLOCK:
-                return
-            checks.append(await self._asker.asked(step, event))
+            if not checks or checks[-1].verdict.action is not Action.BLOCK:
+                checks.append(await self._asker.asked(step, event, joined))
 
     def _after(self, decision: Decision, shown: Shown, began: float, seam: Seam) -> Decision:
         """The decision on something of which the beginning was shown: it cannot be more lenient than that was."""
@@ -276,21 +277,16 @@ class Engine:
         """The decision on text that a seam shows before it is complete; None where no gate waits for its end."""
         if not self.serves(event.stage):
             return None
-        return await self.stating(
-            event, Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream")), seam
-        )
+        check = Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream"))
+        return await self.stating(event, check, seam)
 
     async def _tokenised(self, vault: Vault, event: Event, checks: list[Check]) -> list[Check]:
         """The checks with tokens made for their edits, where these will be applied; a vault that fails is flagged."""
         asked = any(edit.operator is Operator.TOKEN for check in checks for edit in check.verdict.edits)
         if not asked or self._settings.shadow or any(check.verdict.action is Action.BLOCK for check in checks):
             return checks
-
-        def tokenised() -> list[Check]:
-            return vault.tokenised(event, checks)
-
         try:
-            return await self._aside(tokenised, waits=vault.blocking)
+            return await self._aside(lambda: vault.tokenised(event, checks), waits=vault.blocking)
         except StoreError as error:  # the labels of the gates hide the values too, but nothing brings them back
             return [*checks, Check("vault", Verdict.flag(f"error.{error.code}"), 0.0, error.code)]
 

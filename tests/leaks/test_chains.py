@@ -68,10 +68,11 @@ def _joined(value: object, mode: str) -> object:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("form", ["message", "list", "mapping"])
 def test_an_answer_of_a_raw_model_is_edited_in_every_place(tmp_path: Path, mode: str, form: str) -> None:
-    """Content, name, what stands beside it, metadata, scores of tokens, calls: as one message or inside of something."""
+    """Content, name, what stands beside it, metadata, scores of tokens, calls: as a message or inside of something."""
     guard = make_guard(tmp_path, hiding("input", "tool_call", "output"))
     forms = {"list": lambda message: [message], "mapping": lambda message: {"said": (message,)}}
-    inner = Talkative(script=in_turn("")) | RunnableLambda(forms[form]) if form in forms else Talkative(script=in_turn(""))
+    model = Talkative(script=in_turn(""))
+    inner = model | RunnableLambda(forms[form]) if form in forms else model
     [given] = run(mode, guard.runnable(inner), ["hello"], [{}])
     assert not isinstance(given, Exception)
     assert MAIL not in repr(given)
