@@ -7,7 +7,6 @@ failures, combination and elapsed-time checks live here, once.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,6 +18,7 @@ from guardrails_mw.backlog import Backlog
 from guardrails_mw.blocks import together
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.forks import Numbers
 from guardrails_mw.gate import Gate, HoldingGate
 from guardrails_mw.recorder import Recorder
 from guardrails_mw.redaction import apply
@@ -73,7 +73,7 @@ class Engine:
         self._observing = [gate for gate in holding if gate.observes]
         self.observers = list(observers)
         self._asker = Asker(backlog)
-        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)  # what ids of decisions are made of
+        self.prefix, self._numbers = secrets.token_hex(4), Numbers()  # what ids of decisions are made of
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -142,6 +142,10 @@ class Engine:
             return 0
         return next((s.gate.max_reasks for s in self._plan.get(decision.stage, ()) if s.gate.name == decision.gate), 0)
 
+    def fresh_id(self) -> str:
+        """An id that nothing else has."""
+        return f"{self.prefix}-{self._numbers.next()}"
+
     def steps(self, stage: Stage | None = None) -> Sequence[Step]:
         """The steps of a stage in order, or every step once."""
         if stage is not None:
@@ -176,7 +180,7 @@ class Engine:
         """
         began = time.perf_counter()
         if not event.key:
-            event = replace(event, key=f"once:{self.prefix}-{next(self._numbers)}")
+            event = replace(event, key=f"once:{self.fresh_id()}")
         checks: list[Check] = []
         try:
             if not edits_only and (opaque := self._opaque(event)) is not None:
@@ -317,7 +321,7 @@ class Engine:
         if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
             held = self._holding(event.stage, checks)
         return Decision(
-            id=f"{self.prefix}-{next(self._numbers)}",
+            id=self.fresh_id(),
             event=event,
             action=Action.ALLOW if shadow else action,
             verdict=verdict,

@@ -181,8 +181,13 @@ class Exchange:
             message = with_beside_said(message, in_form_of(found, self.enforcer.passed(other).value))
         return message, max(decision, other, key=lambda each: each.action)
 
-    async def run(self, messages: Sequence[BaseMessage], name: str, target: Target, way: Way) -> ChatResult:
-        """The model's answer, or a refusal. `name` tells this call from all others of the run."""
+    def named(self) -> str:
+        """A name that tells a call from all others. Not the host's: callers may give several runs one id."""
+        return self.enforcer.engine.fresh_id()
+
+    async def run(self, messages: Sequence[BaseMessage], target: Target, way: Way) -> ChatResult:
+        """The model's answer, or a refusal."""
+        name = self.named()
         checked, refused = await self.checked(messages)
         if refused is not None:
             return self.refused(refused, name, messages)

@@ -220,12 +220,10 @@ class _Attempt:
 
 
 async def streamed(
-    exchange: Exchange,
-    messages: Sequence[BaseMessage],
-    name: str,
-    target: Target,
+    exchange: Exchange, messages: Sequence[BaseMessage], target: Target
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
-    """The model's answer as it comes, or a refusal; `name` tells this call from all others of the run."""
+    """The model's answer as it comes, or a refusal."""
+    name = exchange.named()
     checked, refused = await exchange.checked(messages)
     if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
         noted(name)
