@@ -234,8 +234,9 @@ class Exchange:
 
     async def leave(self, messages: list[BaseMessage], attempt: str, target: Target) -> tuple[Decision, Target]:
         """Leave to make a call, and the call as it may be made: with a shorter answer, or of the cheaper model."""
-        engine, event = self.enforcer.engine, model_event(target.asked(messages), self.here, attempt)
-        seam = self.here.within(self.seam)
+        engine, seam = self.enforcer.engine, self.here.within(self.seam)
+        asked = target.asked(messages) if engine.serves(Stage.MODEL) else ModelCall("")  # it takes longer than a gate
+        event = model_event(asked, self.here, attempt)
         permit = await engine.deciding(event, seam)
         for _ in range(_QUESTIONS):
             if permit.action is not Action.ASK:
@@ -259,15 +260,16 @@ class Exchange:
         permit, target = await self.leave(messages, attempt, target)
         if permit.action > Action.FLAG:
             return ChatResult(generations=[]), permit
-        asked = cast("ModelCall", permit.event.call)
         began = time.perf_counter()
         try:
             result = await heard(way(target, messages), self.failing)
         except BaseException:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
-        answer = result.generations[0].message if result.generations else None
-        await self.enforcer.engine.settling(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
+        if permit.held:
+            answer = result.generations[0].message if result.generations else None
+            asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
+            await self.enforcer.engine.settling(permit, outcome(answer, asked, seconds))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
