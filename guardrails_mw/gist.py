@@ -20,6 +20,7 @@ from guardrails_mw.shapes import (
     SHORTEST,
     SHORTEST_NUMBER,
     SIZES,
+    TEMPORARY,
     UNITS,
     Label,
     Shape,
@@ -51,7 +52,11 @@ _DIGITS = frozenset("0123456789")
 _BLANKS = "\"'`();|<>*\n\r\t"
 _WIDE_BLANKS = "，；（）、。「」《》"
 _APART = {"=": " : "} | {bracket: f" {bracket} " for bracket in "[]{}"}
-_WIDE = {"小时": "时", "小時": "時"} | {unit: f" {unit} " for unit in "年月日时時分秒"} | {"μs": " μs "}
+_WIDE = (
+    {"小时": "时", "小時": "時"}
+    | {unit: f" {unit} " for unit in ("年", "月", "日", "时", "時", "分", "秒", "초", "분", "시간")}
+    | {"μs": " μs "}
+)
 _AGO = re2.compile(r"\bjust now\b|(?:# |\b(?:moments?|(?:an?|one|a few|few) (?:second|minute|hour|moment)s?) )ago\b")
 
 
@@ -87,8 +92,9 @@ def gist_of(text: str) -> Gist:
 def _read(text: str) -> Gist:
     head = encodable(text.casefold())
     words, figures = spaced(head).split(), list[str]()
-    if any(map(head.__contains__, "0123456789")):
-        reader = _Reader(words)
+    temporary = "tmp" in head or "temp" in head or "/var/folders" in head
+    if temporary or any(map(head.__contains__, "0123456789")):
+        reader = _Reader(words, temporary)
         words, figures = reader.read(), reader.figures
     said = _AGO.sub(_GONE, " ".join(words)) if " ago" in head or "just now" in head else " ".join(words)
     return Gist(said, tuple(figures))
@@ -118,7 +124,8 @@ def encodable(text: str) -> str:
 class _Reader:
     """Reads words from left to right and keeps what does not change by itself."""
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], temporary: bool) -> None:
+        self._temporary = temporary  # whether there are names of temporary files, which may have no digit
         self._words = words
         self._out: list[str] = []
         self._doubtful: list[tuple[int, str, str]] = []  # where in `_out`, what stood there, the figure that it made
@@ -130,7 +137,12 @@ class _Reader:
     def read(self) -> list[str]:
         """The words that are kept."""
         words, out, disjoint = self._words, self._out, _DIGITS.isdisjoint
-        for at in [at for at, word in enumerate(words) if not (word.isalpha() or disjoint(word))]:
+        telling = [at for at, word in enumerate(words) if not (word.isalpha() or disjoint(word))]
+        if self._temporary:
+            telling = sorted(
+                {*telling, *(at for at, word in enumerate(words) if any(map(word.__contains__, TEMPORARY)))}
+            )
+        for at in telling:
             if at >= self._next:
                 out += words[self._next : at]
                 self._next = at + 1

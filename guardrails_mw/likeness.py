@@ -26,6 +26,7 @@ ENDLESS = 1_000_000
 _BOUND = 65_536  # characters of an argument that are looked for in a failure
 _ECHO = 500  # characters of a failure in which words of the call are looked for
 _MARKS = ".:!?#%"
+_DIGITS = frozenset("0123456789")
 _NUMBERS = (int, float)
 _DEPTH = 64  # levels of arguments in which white space and repeated words do not matter
 
@@ -83,8 +84,11 @@ def step_of(
     traits = _traits(tool, args, gist, ok, habits)
     call = call_key(tool, args, secret, habits.key)
     text, figures = ("", ()) if gist is None else gist
+    if traits & (Trait.FAILED | Trait.EMPTY | Trait.TALK) and len(text) <= _ECHO:
+        text = _without(text, args)
+    if traits & (Trait.MAKES | Trait.TALK) and not traits & Trait.FAILED:
+        text = " ".join(word for word in text.split() if _DIGITS.isdisjoint(word))  # the number of a receipt
     if traits & (Trait.FAILED | Trait.EMPTY):
-        text = _without(text, args) if len(text) <= _ECHO else text
         figures = tuple(figure for figure in figures if figure[0] != "~")  # it tried again, and it failed again
     return Step(
         tool_key(tool, secret),
@@ -172,7 +176,9 @@ def _digest(text: str, secret: bytes = b"") -> str:
 
 def _without(text: str, args: Mapping[str, Json]) -> str:
     """A failure without the words of the call: `nothing for "a b"` tells no more than `nothing for "c"`."""
-    said_before = {word.strip(_MARKS) for word in spaced(_flat(args)).split()} - {"0"}  # which counts what was found
+    said_before = {word.strip(_MARKS) for word in spaced(_flat(args)).split()}
+    said_before.update(*[word.split(".") for word in said_before if "." in word])
+    said_before.discard("0")  # which counts what was found
     return " ".join(word for word in (each.strip(_MARKS) for each in text.split()) if word not in said_before)
 
 

@@ -169,6 +169,8 @@ def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
         together = Trait.HANDOVER
         for step in turn:
             together &= step.traits
+        if together and period > 1 and len({step.tool for step in turn}) == 1:
+            continue  # one task after the other for the same agent
         kind = "repeat" if period == 1 else "ping_pong" if together else "cycle"
         tools = frozenset({turn[0].tool}) if period > 1 and turn[0].traits & Trait.HANDOVER else frozenset()
         return Loop(kind, length // period, length, frozenset({turn[0].call}), tools)

@@ -64,7 +64,7 @@ def _asked_anew(step: Step, before: Sequence[str], last: Step, stale: bool) -> i
     if traits & Trait.HANDOVER:
         return STALE if last.tool != step.tool else _DOUBTFUL  # to and fro, or one task after the other
     if traits & Trait.JUDGES and not traits & (Trait.SEARCHES | Trait.RAISED | Trait.TALK):
-        return 0 if another else _DOUBTFUL * _rephrased(step, before)
+        return 0
     if traits & _FUTILE:
         return STALE
     if traits & Trait.ACTED:

@@ -18,6 +18,7 @@ __all__ = [
     "SHORTEST",
     "SHORTEST_NUMBER",
     "SIZES",
+    "TEMPORARY",
     "UNITS",
     "Label",
     "Shape",
@@ -68,13 +69,14 @@ def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-SECONDS = {
-    **dict.fromkeys(
-        _set("s sec secs second seconds sekunde sekunden seg segundo segundos seconde secondes secondi 秒"), 1
-    ),
-    **dict.fromkeys(_set("min mins minute minutes minuten minuto minutos minuti 分"), 60),
-    **dict.fromkeys(_set("h hr hrs hour hours std stunde stunden hora horas heure heures ora ore 时 時"), 3600),
+_UNITS_OF_TIME = {
+    1: "s sec secs second seconds sekunde sekunden sek sekund seg segundo segundos seconde secondes secondi сек секунд "
+    "секунды секунда 秒 초",
+    60: "min mins minute minutes minuten minuto minutos minuti minut мин минут минуты минута 分 분",
+    3600: "h hr hrs hour hours std stunde stunden hora horas heure heures ora ore godz godziny ч час часа часов 时 時 "
+    "시간",
 }
+SECONDS = {unit: seconds for seconds, units in _UNITS_OF_TIME.items() for unit in units.split()}
 """Units of time that somebody counts down in, and their seconds."""
 _TINY = _set("ns us μs ms msec msecs millis millisecond milliseconds microseconds nanoseconds")
 _CALENDAR = _set("年 月 日")
@@ -90,20 +92,22 @@ CLOCK_ENDS = _set("am pm a.m p.m z utc gmt uhr est edt pst pdt cet cest ist")
 """What may follow a clock and belongs to it."""
 _WEEKDAYS = _set("mon tue wed thu fri sat sun monday tuesday wednesday thursday friday saturday sunday")
 _MONTHS = _set("jan feb mar apr may jun jul aug sep oct nov dec")
-_COUNTS = _set("attempt try tries retry retries poll seq sequence counter serial request req call pid ppid tid port fd")
+_COUNTS = _set(
+    "attempt try tries retry retries poll seq sequence counter serial request req call process pid ppid tid port fd"
+)
 _NUMBERED = _set("id ids no no. number nr nr. count")
 _COUNTED = _set("s count no number id")
 _NAMES = _set("request req trace correlation span session sid transaction txn nonce etag ref reference incident")
 _TIMES = _set("timestamp time ts now date elapsed took duration latency generated uptime age")
 _TIMED = _set("at ms s ns seconds time")
-_HASHES = _set("sha sha1 sha256 sha512 md5 digest checksum hash fingerprint commit revision cursor next")
+_HASHES = _set("sha sha1 sha256 sha512 md5 base64 digest checksum hash fingerprint commit revision cursor next")
 _HEX = frozenset("0123456789abcdef")
 _NAMING = frozenset("abcdefghijklmnopqrstuvwxyz_-")  # before the number of a name
 _NO_DIGITS = str.maketrans(dict.fromkeys("0123456789", " "))
 _NO_LETTERS = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isdigit()})
 _ZEROS = str.maketrans("123456789", "000000000")
 _JOINTS = str.maketrans(dict.fromkeys("-_./:@+~\\#&?!$%", " "))
-_TEMPORARY = ("/tmp/", "/temp/", "/var/folders/", "\\temp\\", "\\tmp\\")  # noqa: S108 - in a text
+TEMPORARY = ("/tmp/", "/temp/", "/var/folders/", "\\temp\\", "\\tmp\\")  # noqa: S108 - in a text
 _STAMP = 8  # digits of a date
 _EPOCHS = frozenset({10, 13, 16, 19})  # digits of seconds, ..., nanoseconds since 1970
 _LONGEST = 200  # characters of a word that is judged
@@ -230,9 +234,8 @@ def without_ids(word: str) -> str:
     >>> without_ids("web-7f9c6d5b4-x2x9z"), without_ids("python3.11"), without_ids("/tmp/tmpab12cd/a.log")
     ('web-#', 'python3.11', '/tmp/#')
     """
-    for place in _TEMPORARY:
-        if place in word:
-            return word[: word.index(place) + len(place)] + "#"
+    if place := next((place for place in TEMPORARY if place in word), ""):
+        return word[: word.index(place) + len(place)] + "#"
     if len(word) > _LONGEST:
         return word
     parts = word.translate(_JOINTS).split()

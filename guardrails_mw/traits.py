@@ -52,6 +52,8 @@ class Trait:
     """It looks for what a question in the call describes."""
     STOPPED: Final = 4096
     """It never ran: it would only have gone on with a loop."""
+    MAKES: Final = 16384
+    """It makes something, or sends it: what it answers is a receipt, and its number is no news."""
     RAISED: Final = 8192
     """The call itself failed, whatever its tool would have said."""
 
@@ -112,7 +114,8 @@ _DENIED = _any(
     r"\b(?:unauthori[sz]ed|forbidden|not (?:authori[sz]ed|allowed|permitted))\b",
     r"\b(?:please |must |to )(?:log|sign) ?in\b|\b(?:login|log-in|authentication|sign-in) (?:is )?required\b",
     r"\b(?:session|token|license|licence|credentials?) (?:has |have |is |are )?(?:expired|invalid|revoked)\b",
-    r"\b(?:no|not have|insufficient|lacks?) permissions?\b",
+    r"\b(?:no|not have|insufficient|lacks?) permissions?\b|\b(?:log|sign) ?in[.!]?$|\bsubscribe to (?:continue|read)\b",
+    r"\b(?:captcha|enable (?:javascript|cookies)|just a moment|(?:are you|you are|verify) (?:a )?(?:human|robot))\b",
     _CODE + r"(?:401|403|407)\b",
 )
 _WAITING = _any(
@@ -136,16 +139,20 @@ _ACTS = _words(
     "upload upsert work write"
 )
 _JUDGES = _words(
-    "analyse analyze assert assess audit available can categorize check classify compare contains detect evaluate "
-    "exist exists grade has inspect is lint match moderate ping probe rate review scan score screen test valid "
-    "validate verify vet"
+    "analyse analyze annotate assert assess audit available calculate can categorize check classify compare compute "
+    "contains convert detect evaluate exist exists extract grade has inspect is lint match moderate parse ping predict "
+    "probe rate recognize review scan score screen summarise summarize test transcribe valid validate verify vet"
 )
 _READS = _words(
     "browse cat count describe download fetch get head list load ls open peek query read select show stat tail view"
 )
 _SEARCHES = _words("discover find google grep locate look lookup retrieve rg scout search seek")
-_THINKS = _words("brainstorm consider ponder reason reasoning reflect scratchpad think thinking thought thoughts")
-_NOTES = _words("note plan")  # unless something is done to one
+_MAKES = _words(
+    "book buy charge create email forward invite message notify order pay post publish purchase refund reply reserve "
+    "send ship submit transfer"
+)
+_THINKING = _any(r"think|thought|ponder|brainstorm|scratchpad|reflect|(?:^|_)reason(?:ing)?(?:_|$)|^consider")
+_NOTING = _any(r"(?:make_|take_|write_)?(?:a_)?(?:notes?|plans?)")
 _WAITS = _words("await poll progress sleep status wait")
 _HANDS_OVER = _any(r"^(?:handoff|hand_off|hand_over|transfer_to_|delegate|route_to|switch_to|escalate)")
 _TO = "to_"  # somebody, if all that is said is why; `to_pdf` of a file is no hand-over
@@ -185,8 +192,10 @@ def _named(tool: str, names: tuple[str, ...]) -> int:
     if _HANDS_OVER.search(name) or (name.startswith(_TO) and _REASONS.issuperset(names)):
         return Trait.HANDOVER
     traits = next((_DOES[word] for word in words if word in _DOES), Trait.NONE)
-    if not _THINKS.isdisjoint(words) or not (traits & Trait.ACTED or _NOTES.isdisjoint(words)):
+    if _THINKING.search(name) or _NOTING.fullmatch(name):
         return Trait.TALK
+    if not _MAKES.isdisjoint(words) and traits & Trait.ACTED:
+        traits |= Trait.MAKES
     return traits if _WAITS.isdisjoint(words) else traits | Trait.WAITING
 
 

@@ -17,13 +17,18 @@ from guardrails_mw.gist import encodable
 
 __all__ = ["alike", "asks", "is_path_of_words", "mostly_in", "same_text", "wording_of"]
 
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _BOUND = 500  # characters of a text whose words are read
 _KEPT = 8  # words that are kept
 _SIZE = 2  # bytes of a word's hash
 _SHARED = 3  # one word of so many in common, of the shorter text, makes two texts alike
 _DEPTH = 4  # levels of arguments in which texts are looked for
 _LEAVES = 32  # texts of one call that are read
-_QUESTIONS = frozenset({"q", "query", "question", "search", "keyword", "keywords", "term", "terms", "pattern", "topic"})
+_QUESTIONS = _set("q query question search keyword keywords term terms pattern topic")
 _NAMING = ("name", "title", "address", "author", "city", "path", "file", "id")  # arguments that name something
 _FORMAL = (
     "select ",
@@ -37,6 +42,11 @@ _FORMAL = (
     "explain ",
 )  # a language for queries
 _NUMBERS = (int, float)
+_IDS = frozenset("/.\\@")  # within a word they make it a path, a file, an address
+_SMALL = _set(
+    "a an and are at by do for from how i in is it me my of on or that the this to was what which who with you "
+    "der die das und ist von zu im el la los las de del y en que le les des et un une"
+)  # words that any two texts have in common
 _DIGITS = frozenset("0123456789")
 _MARKS = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~。、，？！：；（）「」", " "))
 _EAST = "\u2e80"  # from here on a letter is a word
@@ -53,10 +63,11 @@ def wording_of(args: Mapping[str, Json], searches: bool, secret: bytes = b"") ->
     True
     """
     texts = [(text, searches and _is_question(name)) for name, text in _texts(args) if _is_free(name, text)]
-    words = {word for text, numbered in texts for word in _words(text, numbered)}
+    shown = [text if numbered else _without_ids(text) for text, numbered in texts]
+    words = {word for text in shown for word in _words(text)}
     if not words:
         return ""
-    exact = " ".join(text if numbered else _without_ids(text) for text, numbered in texts)
+    exact = " ".join(shown)
     return _hashed(exact, secret) + "".join(sorted(_hashed(word, secret) for word in words)[:_KEPT])
 
 
@@ -67,7 +78,7 @@ def asks(args: Mapping[str, Json], searching: bool) -> bool:
     """
     return any(
         isinstance(text, str)
-        and (_is_question(name) or (searching and not name.casefold().endswith(_NAMING)))
+        and (searching or _is_question(name))
         and _is_free(name, text)
         and not text.lower().startswith(_FORMAL)
         for name, text in args.items()
@@ -116,6 +127,8 @@ def _texts(args: Mapping[str, Json], depth: int = _DEPTH) -> Iterator[tuple[str,
 
 def _is_free(name: str, text: str) -> bool:
     """Whether a text is more than a name: several words, or what a question is in, or a script without blanks."""
+    if name.casefold().endswith(_NAMING):
+        return False
     if not text.isascii() or (" " in text and len(text.split(maxsplit=1)) > 1):
         return True
     return _is_question(name) and _DIGITS.isdisjoint(text)
@@ -125,16 +138,18 @@ def _is_question(name: str) -> bool:
     return name.casefold() in _QUESTIONS
 
 
-def _words(text: str, numbered: bool) -> Iterator[str]:
+def _words(text: str) -> Iterator[str]:
     for word in encodable(text.casefold()).translate(_MARKS).split():
         if word[0] >= _EAST:
             yield from word
-        elif numbered or word.isalpha():
+        elif word not in _SMALL:
             yield word
 
 
 def _without_ids(text: str) -> str:
-    return " ".join(word if _DIGITS.isdisjoint(word) else "#" for word in text.split())
+    """A text with ``#`` for what has a digit in it, and for paths and names of files."""
+    words = ("#" if _IDS.intersection(word[:-1]) or not _DIGITS.isdisjoint(word) else word for word in text.split())
+    return " ".join(words)
 
 
 @lru_cache(maxsize=4096)

@@ -73,7 +73,7 @@ def test_results_of_any_kind() -> None:
 @pytest.mark.parametrize(
     ("tool", "result", "ok", "expected"),
     [
-        ("send_mail", "ok", True, Trait.ACTED),
+        ("send_mail", "ok", True, Trait.ACTED | Trait.MAKES),
         ("enroll", '{"status": "success"}', True, Trait.ACTED),
         ("search_files", "no results", True, Trait.READS | Trait.EMPTY),
         ("get_order", "", True, Trait.READS | Trait.BLANK | Trait.EMPTY),
