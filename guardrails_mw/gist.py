@@ -40,7 +40,7 @@ _MOST = 6  # figures that are kept of one text
 _IDS = 3  # more ids than this are what the text is about
 _WORDS = 2  # fewer words than this, and ids and shares are all that it says
 _WORDS_EACH = 10  # or so many words for each
-_ENDS = ".:!?#~"
+_ENDS = ".:!?#~_"
 _END = frozenset(_ENDS)
 _OF = frozenset({"of", "/", "von", "de", "sur"})  # between a counter and its end
 _THOUSAND = 3  # digits between commas
@@ -57,6 +57,8 @@ _WIDE = (
     | {unit: f" {unit} " for unit in ("年", "月", "日", "时", "時", "分", "秒", "초", "분", "시간")}
     | {"μs": " μs "}
 )
+_ESCAPE = re2.compile(r"\x1b\[[0-9;?]*[a-z]")
+_SPINNER = re2.compile(r"(?:^|\s)[-|/\\\x{2800}-\x{28ff}](?:\s|$)")
 _AGO = re2.compile(r"\bjust now\b|(?:# |\b(?:moments?|(?:an?|one|a few|few) (?:second|minute|hour|moment)s?) )ago\b")
 
 
@@ -91,6 +93,8 @@ def gist_of(text: str) -> Gist:
 @lru_cache(maxsize=256)  # receipts, and results of what goes round
 def _read(text: str) -> Gist:
     head = encodable(text.casefold())
+    if "\x1b" in head:
+        head = _SPINNER.sub(" ", _ESCAPE.sub(" ", head))
     words, figures = spaced(head).split(), list[str]()
     temporary = "tmp" in head or "temp" in head or "/var/folders" in head
     if temporary or any(map(head.__contains__, "0123456789")):
@@ -157,7 +161,7 @@ class _Reader:
 
     def _says_more(self) -> bool:
         """Whether there are words enough that ids and shares are not what the text is about."""
-        words = sum(1 + word.count("_") for word in self._out if word[0].isalpha())
+        words = sum(1 + word.count("_") + word.count(",") for word in self._out if word[0].isalpha())
         return words >= self._wanted and self._ids <= max(_IDS, words // _WORDS_EACH)
 
     def _number(self, word: str) -> None:

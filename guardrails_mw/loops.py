@@ -126,13 +126,23 @@ def find_loop(steps: Sequence[Step], limits: LoopLimits = _DEFAULT) -> Loop | No
 
 
 def _found(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
-    last = window[-1] if window else None
-    if last is None or not any(step.result == last.result and step.tool == last.tool for step in window[:-1]):
+    if not _is_known(window):
         return None  # it brought something new
     if (loop := _cycle(window, limits)) is not None:
         return loop
     news = news_in(window)
     return _same_error(window, news, limits) or _no_news(window, news, limits)
+
+
+def _is_known(window: Sequence[Step]) -> bool:
+    """Whether the last step's answer was there before."""
+    if not window:
+        return False
+    tool, result = window[-1].tool, window[-1].result
+    for step in window[:-1]:  # noqa: SIM110 - half the time of `any`
+        if step.result == result and step.tool == tool:
+            return True
+    return False
 
 
 def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[int, Loop] | None:

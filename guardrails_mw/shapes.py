@@ -93,7 +93,8 @@ CLOCK_ENDS = _set("am pm a.m p.m z utc gmt uhr est edt pst pdt cet cest ist")
 _WEEKDAYS = _set("mon tue wed thu fri sat sun monday tuesday wednesday thursday friday saturday sunday")
 _MONTHS = _set("jan feb mar apr may jun jul aug sep oct nov dec")
 _COUNTS = _set(
-    "attempt try tries retry retries poll seq sequence counter serial request req call process pid ppid tid port fd"
+    "attempt try tries retry retries poll seq sequence counter serial request req call process goroutine pid ppid tid "
+    "port fd"
 )
 _NUMBERED = _set("id ids no no. number nr nr. count")
 _COUNTED = _set("s count no number id")
@@ -134,6 +135,9 @@ _SHAPES = {
     Shape.UUID: r"[0a-f]{8}-[0a-f]{4}-[0a-f]{4}-[0a-f]{4}-[0a-f]{12}",
 }
 _ANY_SHAPE = re2.compile("|".join(_SHAPES.values()))
+_DATE_IN_NAME = re2.compile(r"20\d\d-[01]\d-[0-3]\d(?:[t_-][0-2]\d[_:.-]?[0-5]\d(?:[_:.-]?[0-5]\d)?(?:[_.]\d+)?z?)?")
+_DATED = 10  # characters of a date
+_LONGEST_LABEL = 40  # characters
 _SHAPED = [(shape, re2.compile(pattern)) for shape, pattern in _SHAPES.items()]
 _PARTS = re2.compile(r"([0-9.]+)([a-zμ]+)")
 
@@ -157,13 +161,17 @@ def _judged(zeros: str) -> int:
     return next(shape for shape, pattern in _SHAPED if pattern.fullmatch(zeros))
 
 
-@lru_cache(maxsize=4096)
 def label_of(word: str) -> int:
     """What a word before a number says of it.
 
     >>> label_of("request_id") == Label.NAME, label_of("attempt") == Label.COUNT, label_of("row") == Label.NONE
     (True, True, True)
     """
+    return _labelled(word) if len(word) <= _LONGEST_LABEL else Label.NONE
+
+
+@lru_cache(maxsize=4096)
+def _labelled(word: str) -> int:
     first, *more = word.strip(":#").replace("-", "_").split("_")[:4]
     if first in _NUMBERED and not more:
         return Label.NUMBER
@@ -238,7 +246,9 @@ def without_ids(word: str) -> str:
         return word[: word.index(place) + len(place)] + "#"
     if len(word) > _LONGEST:
         return word
-    parts = word.translate(_JOINTS).split()
+    if len(word) > _DATED and "20" in word:
+        word = _DATE_IN_NAME.sub("#", word)
+    parts = word.translate(_JOINTS).split() or [word]
     if parts[0] in _HASHES:
         return word
     if len(word) >= _LONG and "/" not in word and _flips(word) > _FLIPS:

@@ -87,11 +87,6 @@ _EMPTY = _any(
     r"^.{0,80}\b(?:" + _ABSENT + "|" + _MISSED + r").{0,40}$",
     r"^empty set\b",
 )
-_JUDGEMENT = _any(
-    r"^(?:\{ [a-z_]+ : )?(?:true|false|yes|no)(?: \}|[.!])?$",
-    r"\b(?:no|0|zero|without) (?:[a-z]+ )?(?:issues?|errors?|problems?|warnings?|violations?|vulnerabilities|threats?|"
-    r"findings?|concerns?|conflicts?|defects?)\b",
-)
 _ABSENCE = _any(_ABSENT)
 _FAILED = _any(
     r"^[\[{# ]*(?:[a-z_]*error|[a-z]*exception|traceback|failed|failure|fatal|panic)\b",
@@ -140,11 +135,11 @@ _ACTS = _words(
 )
 _JUDGES = _words(
     "analyse analyze annotate assert assess audit available calculate can categorize check classify compare compute "
-    "contains convert detect evaluate exist exists extract grade has inspect is lint match moderate parse ping predict "
-    "probe rate recognize review scan score screen summarise summarize test transcribe valid validate verify vet"
+    "contains convert detect evaluate exist exists extract grade has head inspect is lint match moderate parse ping "
+    "predict probe rate recognize review scan score screen summarise summarize test transcribe valid validate verify"
 )
 _READS = _words(
-    "browse cat count describe download fetch get head list load ls open peek query read select show stat tail view"
+    "browse cat count describe download fetch get list load ls open peek query read select show stat tail view"
 )
 _SEARCHES = _words("discover find google grep locate look lookup retrieve rg scout search seek")
 _MAKES = _words(
@@ -170,7 +165,7 @@ _DOES = {
 
 def does(tool: str, args: Mapping[str, Json]) -> int:
     """What a call does, by its tool's name, and what a shell is told to."""
-    traits = _named(tool, tuple(args))
+    traits = _named(tool[:HEAD], tool.startswith(_TO) and _REASONS.issuperset(args))
     if traits == Trait.NONE:
         command = next((args[name] for name in _COMMANDS if name in args), None)
         if isinstance(command, str):
@@ -184,12 +179,12 @@ def does(tool: str, args: Mapping[str, Json]) -> int:
 
 
 @lru_cache(maxsize=1024)
-def _named(tool: str, names: tuple[str, ...]) -> int:
+def _named(tool: str, to_somebody: bool) -> int:
     """What a tool's name tells; the first word that says anything decides."""
-    name = encodable(tool[:HEAD])
+    name = encodable(tool)
     words = [word.lower() for word in _PIECES.findall(name)]
     name = name.lower()
-    if _HANDS_OVER.search(name) or (name.startswith(_TO) and _REASONS.issuperset(names)):
+    if to_somebody or _HANDS_OVER.search(name):
         return Trait.HANDOVER
     traits = next((_DOES[word] for word in words if word in _DOES), Trait.NONE)
     if _THINKING.search(name) or _NOTING.fullmatch(name):
@@ -211,8 +206,6 @@ def said(head: str) -> int:
         return waits | Trait.FAILED
     if _NO_HITS.search(head):
         return waits | Trait.EMPTY
-    if _JUDGEMENT.search(head):
-        waits |= Trait.JUDGES
     kinds = ((_RECEIPT, Trait.ACTED), (_BLANK, Trait.BLANK), (_EMPTY, Trait.EMPTY))
     return waits | next((trait for pattern, trait in kinds if pattern.search(head)), Trait.NONE)
 

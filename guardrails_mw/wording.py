@@ -30,6 +30,7 @@ _DEPTH = 4  # levels of arguments in which texts are looked for
 _LEAVES = 32  # texts of one call that are read
 _QUESTIONS = _set("q query question search keyword keywords term terms pattern topic")
 _NAMING = ("name", "title", "address", "author", "city", "path", "file", "id")  # arguments that name something
+_PATHS = ("path", "file", "filename", "url", "uri")
 _FORMAL = (
     "select ",
     "with ",
@@ -43,10 +44,6 @@ _FORMAL = (
 )  # a language for queries
 _NUMBERS = (int, float)
 _IDS = frozenset("/.\\@")  # within a word they make it a path, a file, an address
-_SMALL = _set(
-    "a an and are at by do for from how i in is it me my of on or that the this to was what which who with you "
-    "der die das und ist von zu im el la los las de del y en que le les des et un une"
-)  # words that any two texts have in common
 _DIGITS = frozenset("0123456789")
 _MARKS = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~。、，？！：；（）「」", " "))
 _EAST = "\u2e80"  # from here on a letter is a word
@@ -62,13 +59,15 @@ def wording_of(args: Mapping[str, Json], searches: bool, secret: bytes = b"") ->
     >>> wording_of({"q": "select 1 from t"}, searches=False) == wording_of({"q": "select 2 from t"}, searches=False)
     True
     """
+    if all(map(_is_plain, args, args.values())):
+        return ""
     texts = [(text, searches and _is_question(name)) for name, text in _texts(args) if _is_free(name, text)]
     shown = [text if numbered else _without_ids(text) for text, numbered in texts]
     words = {word for text in shown for word in _words(text)}
     if not words:
         return ""
-    exact = " ".join(shown)
-    return _hashed(exact, secret) + "".join(sorted(_hashed(word, secret) for word in words)[:_KEPT])
+    exact = _digest(" ".join(shown), secret)
+    return exact + "".join(sorted(_hashed(word, secret) for word in words)[:_KEPT])
 
 
 def asks(args: Mapping[str, Json], searching: bool) -> bool:
@@ -110,7 +109,7 @@ def mostly_in(one: str, others: Iterable[str]) -> bool:
 
 def is_path_of_words(args: Mapping[str, Json]) -> bool:
     """Whether a call names a path in which nothing is numbered."""
-    paths = [text for _, text in _texts(args) if "/" in text]
+    paths = [text for name, text in _texts(args) if "/" in text and name.casefold().endswith(_PATHS)]
     return bool(paths) and not any(letter.isdigit() for text in paths for letter in text)
 
 
@@ -123,6 +122,13 @@ def _texts(args: Mapping[str, Json], depth: int = _DEPTH) -> Iterator[tuple[str,
             inner = [value] if isinstance(value, Mapping) else [{name: item} for item in value[:_LEAVES]]
             for each in inner:
                 yield from _texts(each, depth - 1)
+
+
+def _is_plain(name: str, value: Json) -> bool:
+    """Whether an argument is no free text, for certain and at a glance."""
+    if isinstance(value, str):
+        return " " not in value and value.isascii() and not _is_question(name)
+    return isinstance(value, _NUMBERS)
 
 
 def _is_free(name: str, text: str) -> bool:
@@ -142,7 +148,7 @@ def _words(text: str) -> Iterator[str]:
     for word in encodable(text.casefold()).translate(_MARKS).split():
         if word[0] >= _EAST:
             yield from word
-        elif word not in _SMALL:
+        else:
             yield word
 
 
@@ -152,9 +158,11 @@ def _without_ids(text: str) -> str:
     return " ".join(words)
 
 
-@lru_cache(maxsize=4096)
-def _hashed(word: str, secret: bytes) -> str:
-    return blake2b(word.encode("utf-8", "surrogatepass"), digest_size=_SIZE, key=secret[:64]).hexdigest()
+def _digest(text: str, secret: bytes) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_SIZE, key=secret[:64]).hexdigest()
+
+
+_hashed = lru_cache(maxsize=4096)(_digest)  # of words, of which the same ones come again
 
 
 @lru_cache(maxsize=4096)
