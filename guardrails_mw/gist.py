@@ -135,7 +135,7 @@ class _Reader:
         self._doubtful: list[tuple[int, str, str]] = []  # where in `_out`, what stood there, the figure that it made
         self._ids, self._wanted = 0, 1
         self._next = 0  # the first of `_words` that was not looked at
-        self._span = 0  # how long `_out` was after a duration
+        self._span = -1  # how long `_out` was after a duration that made the last figure
         self.figures: list[str] = []
 
     def read(self) -> list[str]:
@@ -192,6 +192,8 @@ class _Reader:
             self._id(word, _GONE)
         elif shape == Shape.RATIO and self._label() in _MEANINGLESS:
             self._counts(*core.split("/"))
+        elif shape == Shape.ENDING and not self._temporary and self._label() != Label.NAME:
+            self._out.append(word)
         else:
             self._mixed(word, core)
 
@@ -276,12 +278,11 @@ class _Reader:
 
     def _lasts(self, seconds: int | None) -> None:
         """Take out a duration; one that follows another is part of it."""
-        if self._span and self._span == len(self._out) and self.figures and seconds is not None:
+        if self._span == len(self._out) and seconds is not None and self.figures[-1][0] == "-":
             self.figures[-1] = f"-{int(self.figures[-1][1:]) + seconds}"
-        else:
-            self._drop()
-            self._figure("-", seconds)
-        self._span = len(self._out)
+            return
+        self._drop()
+        self._span = len(self._out) if self._figure("-", seconds) else -1
 
     def _counts(self, tries: str, most: str) -> None:
         """Take out a counter of attempts that has an end."""

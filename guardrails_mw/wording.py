@@ -75,6 +75,8 @@ def asks(args: Mapping[str, Json], searching: bool) -> bool:
 
     Of a tool that is searching any free text is one that is no name.
     """
+    if not searching and _QUESTIONS.isdisjoint(map(str.casefold, args)):
+        return False
     return any(
         isinstance(text, str)
         and (searching or _is_question(name))
