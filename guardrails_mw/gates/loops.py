@@ -29,7 +29,7 @@ _KEPT = 256  # calls under way and steps together; a turn may start many at once
 
 
 class _Seen(NamedTuple):
-    """A call as the register keeps it: of arguments and results hashes only.
+    """A call as the register keeps it: of arguments and results hashes only, and figures that are moved.
 
     `state` is ``open`` until its result came, then ``ran``, ``twin`` (one of the same turn gave the same) or, where a
     person let it through, ``approved``; for a call that was stopped it is the rung. `id` is the model's own id of the
@@ -85,11 +85,11 @@ class LoopsGate(Gate):
 
     Args:
         name: the gate's name.
-        store: where it remembers the last steps of a run, as keyed hashes.
+        store: where it remembers the last steps of a run, as keyed hashes and moved figures.
         limits: when it is a loop and what follows.
         habits: what the policy says about tools, by name.
         prefix: put before every key; shadow mode remembers under its own.
-        secret: key of the hashes.
+        secret: key of the hashes, and what figures are moved by.
         clock: seconds since the epoch.
     """
 
