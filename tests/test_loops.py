@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Json
 from guardrails_mw.likeness import Habits, Step, step_of
 from guardrails_mw.loops import KINDS, WINDOW, Loop, LoopLimits, find_loop, first_loop
+from guardrails_mw.traits import Trait
 
 LIMITS = LoopLimits()
 
@@ -133,7 +135,7 @@ def test_a_failure_that_repeats_the_call_is_no_news() -> None:
 
 def test_silence_of_a_tool_that_acts_is_no_failure() -> None:
     """An empty answer is silent success where the tool's name does not say that it looks something up."""
-    assert found(made(*(("mkdir", {"p": n}, "") for n in range(20)))) is None
+    assert found(made(*(("frobnicate", {"p": n}, "") for n in range(20)))) is None
 
 
 def test_monologue() -> None:
@@ -142,6 +144,188 @@ def test_monologue() -> None:
     assert found(made(*(("think", {"t": "again " * n}, "ok") for n in range(1, 12)))) == (5, "repeat")
     deeds = [row for n in range(20) for row in (("think", {"t": n}, ""), ("send", {"to": n}, "ok"))]
     assert found(made(*deeds)) is None
+
+
+NAMES = [
+    *("acorn", "bramble", "cinder", "dapple", "elder", "fennel", "garnet", "heron"),
+    *("iris", "jasper", "kestrel", "larch", "merle", "nettle", "osprey", "poplar"),
+]
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "form", "answer"),
+    [
+        ("lint", "path", "src/{}.py", "no issues found"),
+        ("validate", "file", "{}.json", {"errors": []}),
+        ("read_file", "path", "pkg/{}/__init__.py", ""),
+        ("key_exists", "key", "user:{}", "not found"),
+        ("is_registered", "email", "{}@x.org", False),
+        ("get_user", "email", "{}@x.org", {"user": None}),
+        ("get_order", "id", "A-{}7", "order not found"),
+        ("list_bugs", "component", "{}", []),
+        ("search_orders", "order_id", "ORD-{}4", {"orders": []}),
+        ("geocode", "address", "7 {} Street, Springfield", "no match"),
+        ("sql", "q", "select * from t where day = '2026-11-{}7'", "0 rows"),
+        ("classify", "text", "I want to buy a {} today", "purchase"),
+        ("frobnicate", "what", "{}", "fine"),
+        ("bash", "command", "git mv old/{}.py new/{}.py", ""),
+        ("delegate_to_worker", "task", "Summarise chapter {}7", "done"),
+        ("to_pdf", "file", "{}.docx", "converted"),
+    ],
+)
+def test_another_thing_each_time_is_no_loop(tool: str, name: str, form: str, answer: object) -> None:
+    """A batch over names, ids, paths or texts is progress, though each answer is the same and says that nothing is."""
+    batch = [
+        (tool, {name: form.replace("{}", f"{word}{n}" if n > 15 else word)}, answer) for n, word in enumerate(NAMES * 2)
+    ]
+    assert found(made(*batch[:24])) is None
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "answer"),
+    [
+        ("search_docs", "q", "No results"),
+        ("kb", "query", "Keine Treffer."),
+        ("buscar", "texto", "Sin resultados"),
+        ("web_search", "query", "1. Acme at a glance"),
+        ("ask_user", "question", "I don't know"),
+    ],
+)
+def test_one_question_in_other_words_is_a_loop(tool: str, name: str, answer: str) -> None:
+    """Whatever the language and the answer: the same answer to a question that is only put otherwise is no news."""
+    asked = (
+        "vpn reset token|reset vpn token|renew vpn token|vpn token expired|token for vpn lost|new vpn token|"
+        "vpn token renewal steps|how to reset vpn token|vpn login token reset|vpn token help"
+    )
+    verdict = found(made(*((tool, {name: question}, answer) for question in asked.split("|"))))
+    assert verdict == (9, "no_news")
+
+
+@pytest.mark.parametrize(
+    "wall", ["Access denied", "Please log in to continue.", "403 Forbidden", "Rate limit exceeded", "Captcha"]
+)
+def test_a_refusal_is_none_of_what_was_asked_for(wall: str) -> None:
+    """Who is turned away from one page after another gets nowhere, though each is another page."""
+    assert found(made(*(("open_url", {"url": f"https://a.b/{n}"}, wall) for n in range(12)))) == (9, "no_news")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{} seconds left",
+        "building, ETA {}s",
+        "time left 00:{:02}",
+        "noch {} Sekunden",
+        "剩余{}秒",
+        "503, retry in {} s",
+        "{} min to go",
+    ],
+)
+def test_a_countdown_is_progress(form: str) -> None:
+    """A time that falls is progress, though a clock or a duration is none; one that stands still or rises is a loop."""
+    falling = [("job", {}, form.format(55 - 4 * n)) for n in range(13)]
+    assert found(made(*falling)) is None
+    restated = [("job", {}, form.format(n)) for n in (58, 50, 53, 44, 39, 41, 30, 25, 20, 21, 9)]
+    assert found(made(*restated)) is None
+    for other in (lambda n: 5, lambda n: 3 + 4 * n):
+        verdict = found(made(*(("job", {}, form.format(other(n))) for n in range(13))))
+        assert verdict is not None
+        assert verdict[0] <= 7
+
+
+def test_a_countdown_between_rests_is_progress() -> None:
+    """What is waited for in between does not hide that it goes on."""
+    polls = [row for n in range(8) for row in (("job", {}, f"starts in {80 - n} s"), ("sleep", {"s": 10}, "ok"))]
+    assert found(made(*polls)) is None
+
+
+def test_attempts_of_others_are_progress() -> None:
+    """A counter that comes nearer to its end is progress where nothing failed; of a failure it is only the next one."""
+    assert found(made(*(("node", {}, f"starting, attempt {n} of 14") for n in range(1, 14)))) is None
+    assert found(made(*(("node", {}, f"failed, attempt {n} of 14", False) for n in range(1, 14)))) is not None
+
+
+def test_shares_that_only_move_up_and_down() -> None:
+    """A share or a size that moves one way is progress, be it with setbacks; one that jitters is none after ten."""
+    order = random.Random(5)
+    setbacks = [("job", {}, f"indexing the corpus: {6 * n + order.randrange(12)}%") for n in range(15)]
+    assert found(made(*setbacks)) is None
+    jitter = [("host", {}, f"state: idle, cpu {order.randrange(2, 9)}%") for _ in range(20)]
+    verdict = found(made(*jitter))
+    assert verdict is not None
+    assert 10 <= verdict[0] <= 16
+
+
+@given(st.permutations(list(range(0, 96, 4))))
+def test_a_figure_in_any_order_is_a_loop(order: list[int]) -> None:
+    """Durations that come in no order tell nothing, and hide a repeat for long in hardly any."""
+    seen = [step_of("job", {}, f"pending, asked {n} s after start", True) for n in order]
+    verdict = first_loop(seen)
+    falls = sum(later < earlier for earlier, later in pairwise(order))
+    assert verdict is not None or falls > len(order) // 2
+
+
+def test_receipts_differ_by_number_only() -> None:
+    """The same thing made or sent again is a repeat, though each receipt has another number."""
+    for tool in ("create_issue", "book_room", "send_mail"):
+        assert found(made(*((tool, {"a": "x"}, f"Done: number {n}/AB-{n}") for n in range(9)))) == (5, "repeat")
+    assert found(made(*(("press_key", {"key": "down"}, f"row {n}") for n in range(20)))) is None
+
+
+def test_thoughts_that_are_echoed() -> None:
+    """A tool that gives back what it was told to note down brings no news."""
+    for tool in ("think", "sequentialthinking", "reflect"):
+        thoughts = [
+            (tool, {"t": f"perhaps {word}", "n": n}, f"Thought {n}: perhaps {word}") for n, word in enumerate(NAMES)
+        ]
+        verdict = found(made(*thoughts))
+        assert verdict is not None
+        assert verdict[1] == "monologue"
+    assert found(made(*(("add_note", {"customer": n}, "ok") for n in range(20)))) is None
+
+
+def test_nothing_found_between_repeats() -> None:
+    """Where one thing is done again and again, it is no progress that others are not found in between."""
+    tries = [row for n in range(9) for row in (("look", {"at": "x"}, "a wall"), ("ask_helper", {"n": n}, "Nothing."))]
+    assert found(made(*tries)) is not None
+    rested = [row for n in range(9) for row in (("sleep", {"s": 1}, "ok"), ("get_slots", {"day": n}, "[]"))]
+    assert found(made(*rested)) is None
+
+
+def test_a_judge_that_fails_is_no_judgement() -> None:
+    """That a check finds fault with each thing is an answer; that the check cannot be made is an error."""
+    fault = "error: a comma is missing"
+    assert found(made(*(("validate_row", {"n": n}, fault) for n in range(20)))) is None
+    assert found(made(*(("validate_row", {"n": n}, fault, False) for n in range(20)))) == (6, "same_error")
+
+
+def test_tasks_one_after_the_other() -> None:
+    """One agent that is given one task after the other is at work; two that give each other tasks are not."""
+    tasks = [("delegate_to_coder", {"task": f"do {word}"}, "accepted") for word in NAMES]
+    assert found(made(*tasks)) is None
+    two = [(f"delegate_to_{'ab'[n % 2]}", {"task": f"do {word}"}, "accepted") for n, word in enumerate(NAMES)]
+    assert found(made(*two)) == (6, "ping_pong")
+
+
+def test_stopped_calls_go_on_with_the_loop() -> None:
+    """A call that was stopped counts as one that brought nothing, whatever it would have asked."""
+    asked = made(*(("search", {"q": f"vpn {word}"}, "no results") for word in NAMES[:9]))
+    stopped = Step(asked[0].tool, "new", asked[0].result, asked[0].traits | Trait.STOPPED)
+    loop = find_loop([*asked, stopped])
+    assert loop is not None
+    assert loop.kind == "no_news"
+
+
+def test_figures_are_moved() -> None:
+    """What is kept of a figure shows how it changes, and without the secret no more."""
+    one, two, other = (
+        step_of("job", {}, f"{n} seconds left", True, secret=secret)
+        for n, secret in ((12, b"k"), (9, b"k"), (12, b"x"))
+    )
+    assert one.result == two.result
+    assert float(one.figures[1:]) - float(two.figures[1:]) == 3
+    assert one.figures != other.figures
+    assert abs(float(one.figures[1:])) > 1000
 
 
 def test_habits() -> None:
