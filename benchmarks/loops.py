@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from benchmarks.measure import Table, wilson
-from guardrails_mw.likeness import step_of
 from guardrails_mw.loops import LoopLimits, first_loop
+from guardrails_mw.loops.likeness import step_of
 
 __all__ = ["OWN", "Found", "judged", "main", "table"]
 

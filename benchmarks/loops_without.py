@@ -13,8 +13,7 @@ from types import ModuleType
 import re2
 
 from benchmarks.loops import OWN, Row, judged, rows_of
-from guardrails_mw import gist, likeness, loops, progress, shapes, traits, wording
-from guardrails_mw.loops import LoopLimits
+from guardrails_mw.loops import LoopLimits, gist, likeness, loop, progress, shapes, traits, wording
 
 _NEVER = re2.compile(r"\x00never")
 _SAYINGS = ("_ABSENCE", "_DENIED", "_EMPTY", "_FAILED", "_NO_HITS", "_PASSING", "_RECEIPT", "_WAITING")
@@ -29,7 +28,7 @@ PARTS: Mapping[str, Sequence[tuple[ModuleType, str, object]]] = {
     ),
     "words before numbers": tuple((shapes, name, frozenset()) for name in ("_COUNTS", "_NAMES", "_TIMES")),
     "shapes of ids": ((gist, "without_ids", lambda word: word),),
-    "trends": ((loops, "told_apart", lambda window: window),),
+    "trends": ((loop, "told_apart", lambda window: window),),
     "likeness of questions": ((progress, "alike", lambda *_: False), (progress, "mostly_in", lambda *_: False)),
     "sameness of texts": ((progress, "same_text", lambda *_: False),),
 }

@@ -12,10 +12,10 @@ from uuid import uuid4
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event, Stage, ToolCall
 from guardrails_mw.gate import Cost, Gate
-from guardrails_mw.likeness import Habits, Step, call_key, step_of, tool_key
 from guardrails_mw.loops import WINDOW, Loop, LoopLimits, find_loop
+from guardrails_mw.loops.likeness import Habits, Step, call_key, step_of, tool_key
+from guardrails_mw.loops.traits import Trait
 from guardrails_mw.store import Store
-from guardrails_mw.traits import Trait
 from guardrails_mw.verdict import Remedy, Verdict
 
 __all__ = ["LoopsGate"]

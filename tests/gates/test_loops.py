@@ -14,8 +14,8 @@ from guardrails_mw.errors import GateError
 from guardrails_mw.event import Content, Event, Stage, ToolCall, Where
 from guardrails_mw.gate import Cost
 from guardrails_mw.gates.loops import LoopsGate
-from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
+from guardrails_mw.loops.likeness import Habits
 from guardrails_mw.store import Store
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.stores.sqlite import SqliteStore

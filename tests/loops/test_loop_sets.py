@@ -9,7 +9,7 @@ import pytest
 from benchmarks.loops import judged, rows_of
 from guardrails_mw.loops import LoopLimits
 
-SETS = sorted(Path(__file__).parents[1].joinpath("benchmarks").glob("loops*.jsonl"))
+SETS = sorted(Path(__file__).parents[2].joinpath("benchmarks").glob("loops*.jsonl"))
 
 
 @pytest.mark.parametrize("path", SETS, ids=lambda path: path.stem)

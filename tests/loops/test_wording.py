@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from guardrails_mw.wording import alike, asks, is_path_of_words, mostly_in, same_text, wording_of
+from guardrails_mw.loops.wording import alike, asks, is_path_of_words, mostly_in, same_text, wording_of
 
 
 def of(text: str, name: str = "q", searches: bool = True) -> str:

@@ -13,8 +13,8 @@ from typing import Final
 import re2
 
 from guardrails_mw.event import Json
-from guardrails_mw.gist import encodable
-from guardrails_mw.wording import asks
+from guardrails_mw.loops.gist import encodable
+from guardrails_mw.loops.wording import asks
 
 __all__ = ["HEAD", "Trait", "absent", "does", "said"]
 

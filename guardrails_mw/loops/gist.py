@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import re2
 
-from guardrails_mw.shapes import (
+from guardrails_mw.loops.shapes import (
     CLOCK_ENDS,
     SECONDS,
     SHORTEST,

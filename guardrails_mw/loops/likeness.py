@@ -13,10 +13,10 @@ from hashlib import blake2b
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Json
-from guardrails_mw.gist import Gist, gist_of, spaced
 from guardrails_mw.ledger import canonical
-from guardrails_mw.traits import HEAD, Trait, absent, does, said
-from guardrails_mw.wording import is_path_of_words, wording_of
+from guardrails_mw.loops.gist import Gist, gist_of, spaced
+from guardrails_mw.loops.traits import HEAD, Trait, absent, does, said
+from guardrails_mw.loops.wording import is_path_of_words, wording_of
 
 __all__ = ["ENDLESS", "Habits", "Step", "call_key", "result_key", "step_of", "tool_key"]
 

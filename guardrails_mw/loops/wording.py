@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import islice
 
 from guardrails_mw.event import Json
-from guardrails_mw.gist import encodable
+from guardrails_mw.loops.gist import encodable
 
 __all__ = ["alike", "asks", "is_path_of_words", "mostly_in", "same_text", "wording_of"]
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.likeness import Step
-from guardrails_mw.progress import STALE, news_in, told_apart
-from guardrails_mw.traits import Trait
+from guardrails_mw.loops.likeness import Step
+from guardrails_mw.loops.progress import STALE, news_in, told_apart
+from guardrails_mw.loops.traits import Trait
 
 __all__ = ["KINDS", "WINDOW", "Loop", "LoopLimits", "find_loop", "first_loop"]
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Json
-from guardrails_mw.likeness import Habits, Step, step_of
 from guardrails_mw.loops import KINDS, WINDOW, Loop, LoopLimits, find_loop, first_loop
-from guardrails_mw.traits import Trait
+from guardrails_mw.loops.likeness import Habits, Step, step_of
+from guardrails_mw.loops.traits import Trait
 
 LIMITS = LoopLimits()
 

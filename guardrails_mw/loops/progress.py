@@ -13,9 +13,9 @@ from functools import lru_cache
 from itertools import combinations
 from math import sqrt
 
-from guardrails_mw.likeness import Step
-from guardrails_mw.traits import Trait
-from guardrails_mw.wording import alike, mostly_in, same_text
+from guardrails_mw.loops.likeness import Step
+from guardrails_mw.loops.traits import Trait
+from guardrails_mw.loops.wording import alike, mostly_in, same_text
 
 __all__ = ["STALE", "news_in", "told_apart"]
 
