@@ -98,6 +98,18 @@ def test_spans_come_back_to_their_blocks() -> None:
     assert [(f.part, f.start, f.end) for f in verdict.findings] == [(2, 0, 2)]
 
 
+def test_the_record_reads_blocks_together(tmp_path: Path) -> None:
+    """What no gate of the stage looks for is redacted in the record all the same, across blocks."""
+    guard = make_guard(
+        tmp_path,
+        "gates: {pii: {type: pii}, word: {type: python, call: 'chat:codeword'}}\nrecord: {redact: [pii]}\n"
+        "stages: {input: [word]}",
+    )
+    guard.decide(Event(Stage.INPUT, Content(blocks("card 4111 1111 ", "1111 1111 today"), blocks=True)))
+    assert "card [CREDIT_CARD]" in on_record(guard, tmp_path)
+    assert "1111 today" not in on_record(guard, tmp_path)
+
+
 class Blockwise(ScriptedModel):
     """A model that streams two text blocks, word by word."""
 
@@ -116,7 +128,7 @@ class Blockwise(ScriptedModel):
 def test_a_model_that_cuts_a_value(tmp_path: Path, mode: str) -> None:
     """Whole or streamed, neither the caller nor the record gets it; what came before the second block flows."""
     guard = make_guard(tmp_path, PII)
-    said = blocks("Well, " * 60 + "it is 4111 1111", "1111 1111 as you know")
+    said = blocks("Well, " * 60 + "it is 4111 1111", "1111 1111 as you know " + "and so on " * 60)
     model = guard.model(Blockwise(script=in_turn(AIMessage(said))))
     [answer] = run(mode, model, [[HumanMessage(blocks("is it 5555 5555 5555", "4444 or not?"))]], [{}])
     assert not isinstance(answer, Exception)
