@@ -185,7 +185,7 @@ class Engine:
         try:
             if not edits_only and (opaque := self._opaque(event)) is not None:
                 checks.append(opaque)
-            steps = self._editing(event.stage) if edits_only else self.steps(event.stage)
+            steps = self.editing(event.stage) if edits_only else self.steps(event.stage)
             await self._asked(event, [step for step in steps if not step.gate.remembers] if dry else steps, checks)
             if edits_only:
                 checks = [check if check.error else _editing_only(check) for check in checks]
@@ -243,7 +243,7 @@ class Engine:
             decision = self._conclude(decision.event, checks, began, seam)
         return replace(decision, shown=shown.characters)
 
-    def _editing(self, stage: Stage) -> list[Step]:
+    def editing(self, stage: Stage) -> list[Step]:
         """The steps that may edit and can be asked twice. In shadow mode nothing is edited ahead."""
         steps = () if self._settings.shadow else self._plan.get(stage, ())
         return [s for s in steps if "edit" in s.gate.may(stage) and not isinstance(s.gate, HoldingGate)]

@@ -6,14 +6,13 @@ The guarded model runs it for every call, whichever way LangChain makes that cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
@@ -38,6 +37,7 @@ from guardrails_mw.adapters.messages import (
 )
 from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.proposal import with_calls
+from guardrails_mw.adapters.reading import ENTERED, Reading
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
@@ -48,11 +48,8 @@ from guardrails_mw.wait import Either
 
 __all__ = [
     "ANSWERED",
-    "ENTERED",
     "MAX_REASKS",
-    "Entered",
     "Exchange",
-    "Reading",
     "Way",
     "mark_of",
     "noted",
@@ -69,65 +66,6 @@ whoever wants to know that an answer came from one."""
 MAX_REASKS = 5
 _QUESTIONS = 4
 """Limits that one call may run into one after the other, each with a question to a person."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A conversation as it was decided.
-
-    Attributes:
-        messages: as a model and tracers may see them, with placeholders for blocked ones.
-        decisions: by index, on those that somebody outside wrote.
-        texts: what the messages say, to notice a change.
-    """
-
-    messages: list[BaseMessage]
-    decisions: dict[int, Decision]
-    texts: list[object] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "texts", [message.content for message in self.messages])
-
-    def again(self, messages: Sequence[BaseMessage]) -> Reading | None:
-        """The same for messages that are all of these and say what they said, but for system messages; else None.
-
-        Content blocks can be changed in place, so messages made of them are read anew.
-        """
-        places = {id(message): index for index, message in enumerate(self.messages)}
-        decisions: dict[int, Decision] = {}
-        for index, message in enumerate(messages):
-            place = places.get(id(message))
-            if place is None:
-                if isinstance(message, SystemMessage):
-                    continue
-                return None
-            if type(message.content) is not str or message.content is not self.texts[place]:
-                return None
-            if place in self.decisions:
-                decisions[index] = self.decisions[place]
-        return Reading(list(messages), decisions)
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """A call that a guard has begun to look after: where it stands, and what was read for it."""
-
-    enforcer: Enforcer
-    here: Here
-    reading: Reading
-
-    @contextmanager
-    def standing(self) -> Iterator[None]:
-        """While the call is made."""
-        token = ENTERED.set(self)
-        try:
-            yield
-        finally:
-            ENTERED.reset(token)
-
-
-ENTERED: ContextVar[Entered | None] = ContextVar("guardrails_mw_entered", default=None)
-"""The innermost call of a model that some guard looks after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,24 +251,30 @@ class Exchange:
         """
         calls = []
         for index, call in enumerate(message.tool_calls):
-            if self.decided and mark_of(call) in self.decided:
-                calls.append(call)
-                continue
-            elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
-            event = self._call_event(call, key, index)
-            if elsewhere and call["name"] not in self.answers:
-                edited = await self.enforcer.engine.deciding(event, self.seam, edits_only=True)
-                if edited.blocked:
-                    return message, edited
-                calls.append(call if not edited.edited else _with_args(call, edited))
-                continue
-            decision = await self.enforcer.deciding(event, self.seam)
-            if decision.blocked:
-                return message, decision
-            await self.enforcer.engine.settling(decision, Outcome("done"))
-            calls.append(_with_args(call, decision))
-            noted(mark_of(calls[-1]))
+            decided, block = await self._proposal(call, key, index)
+            if block is not None:
+                return message, block
+            calls.append(decided)
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
+
+    async def _proposal(self, call: HostToolCall, key: str, index: int) -> tuple[HostToolCall, Decision | None]:
+        """One call as it may be proposed, and the decision that blocked it, if one did."""
+        if self.decided and mark_of(call) in self.decided:
+            return call, None
+        enforcer = self.enforcer
+        elsewhere = self.seam is MIDDLEWARE or call["name"] in enforcer.seat.tool_seam
+        if elsewhere and call["name"] not in self.answers:
+            if not enforcer.engine.editing(Stage.TOOL_CALL):
+                return call, None
+            edited = await enforcer.engine.deciding(self._call_event(call, key, index), self.seam, edits_only=True)
+            return (_with_args(call, edited) if edited.edited else call), edited if edited.blocked else None
+        decision = await enforcer.deciding(self._call_event(call, key, index), self.seam)
+        if decision.blocked:
+            return call, decision
+        await enforcer.engine.settling(decision, Outcome("done"))
+        call = _with_args(call, decision)
+        noted(mark_of(call))
+        return call, None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
         """The answer with what was edited in calls that could not be parsed; nobody runs those."""

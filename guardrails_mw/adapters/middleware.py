@@ -18,10 +18,11 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMe
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.exchange import ANSWERED, Entered, Exchange, Reading
+from guardrails_mw.adapters.exchange import ANSWERED, Exchange
 from guardrails_mw.adapters.host import Runs
 from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
+from guardrails_mw.adapters.reading import Entered, Reading
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer

@@ -22,8 +22,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
 from guardrails_mw.adapters.chunks import as_chunk
-from guardrails_mw.adapters.exchange import ENTERED, Entered, Exchange, Reading
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.host import Here, Runs
+from guardrails_mw.adapters.reading import ENTERED, Entered, Reading
 from guardrails_mw.adapters.streaming import streamed
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.event import Stage
@@ -160,15 +161,15 @@ class GuardedChatModel(BaseChatModel):
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
     ) -> tuple[Entered, RunnableConfig]:
-        """Decide what goes into a run before it begins, and name the run, so that both belong together."""
+        """Decide what goes into a run before it begins. One that is in no other is named, so that both go together."""
         config = ensure_config(config)
-        run_id = config.get("run_id") or uuid4()
-        config["run_id"] = run_id
         messages = self._convert_input(input).to_messages()
         entered = self._entered()
         if entered is not None and (known := entered.reading.again(messages)) is not None:
             return Entered(entered.enforcer, entered.here, known), config
-        parent = getattr(config.get("callbacks"), "parent_run_id", None) or run_id
+        parent = getattr(config.get("callbacks"), "parent_run_id", None) or config.get("run_id")
+        if parent is None:
+            parent = config["run_id"] = uuid4()
         here = await self.runs.here(str(parent), config=config)
         exchange = self.exchange(here)
         return Entered(exchange.enforcer, here, await exchange.read(messages)), config
