@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 
 from guardrails_mw.conformance.support import Conformance, Opener, opened
 from guardrails_mw.ledger import verify
-from guardrails_mw.store import Claim, Store
+from guardrails_mw.store import KEPT, Claim, Store
 
 __all__ = ["CrashConformance"]
 
@@ -96,7 +96,8 @@ class CrashConformance(Conformance):
         used = store.used("run:usd")
         assert used in totals
         assert store.used("tenant:usd") == used
-        store.reserve("later", [Claim("run:usd", 0, 10**12)], 60.0, 60.0)
+        for number in range(3):
+            store.reserve(f"later:{number}", [Claim("run:usd", 0, 10**12)], KEPT + 60.0, 60.0)
         assert not any(store.settle(key, {"usd": 0}) for key in steps)
         assert not any(store.release(key) for key in steps)
         assert store.used("run:usd") == store.used("tenant:usd") == used

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from guardrails_mw.conformance.support import Conformance, Opener, opened, race
 from guardrails_mw.ledger import verify
-from guardrails_mw.store import Claim
+from guardrails_mw.store import KEPT, Claim
 
 __all__ = ["RaceConformance"]
 
@@ -119,8 +119,8 @@ class RaceConformance(Conformance):
             assert race(16, lambda i: store.release("b") if i % 2 else store.settle("b", {"t": 3})).count(True) == 1
             assert store.used("t") in (0, 3)
 
-    def test_expiry_and_settling_at_once(self, opener: Opener) -> None:
-        """A hold that is settled while others find it overdue, from different scopes, is charged once."""
+    def test_forgetting_and_settling_at_once(self, opener: Opener) -> None:
+        """A hold that is settled late while others forget it, from different scopes, is charged once."""
         with opened(opener) as store:
             for number in range(10):
                 scopes = [f"{name}{number}:n" for name in "abc"]
@@ -130,7 +130,7 @@ class RaceConformance(Conformance):
                     if index % 4 == 0:
                         return store.settle(f"old{number}", {"n": 4})
                     mine = [Claim(scopes[(index + turn) % 3], 1, 100) for turn in range(2)]
-                    store.reserve(f"new{number}:{index}", mine, 5.0, 60.0)
+                    store.reserve(f"new{number}:{index}", mine, KEPT + 1.0, 60.0)
                     return False
 
                 settled = race(12, act).count(True)

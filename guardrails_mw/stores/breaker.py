@@ -48,16 +48,27 @@ class Breaker:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Around one operation. Raises `StoreError` (``store.down``) instead of running it while the server is down."""
-        probe = self._closed_until is not None and self._admit()
+        probe = self.enter()
         try:
             yield
         except BaseException as error:
-            down = isinstance(error, StoreError) and error.code in UNREACHABLE
-            if down or probe:
-                self._ended(down, probe)
+            self.leave(probe, error)
             raise
-        if self._closed_until is not None:
-            self._ended(down=False, probe=probe)
+        self.leave(probe, None)
+
+    def enter(self) -> bool:
+        """Before an operation: whether it is a probe, to be told to `leave`. Raises as `call` does."""
+        return self._closed_until is not None and self._admit()
+
+    def leave(self, probe: bool, error: BaseException | None) -> None:
+        """After an operation: how it ended."""
+        if error is None:
+            if self._closed_until is not None:
+                self._ended(down=False, probe=probe)
+            return
+        down = isinstance(error, StoreError) and error.code in UNREACHABLE
+        if down or probe:
+            self._ended(down, probe)
 
     def _admit(self) -> bool:
         with self._lock:
