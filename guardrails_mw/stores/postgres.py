@@ -247,13 +247,10 @@ def _entry(row: tuple[object, ...]) -> Entry:
 
 def _texts(texts: Sequence[str]) -> str:
     """Texts, as PostgreSQL can hold them, in the writing of an array."""
-    return '{"' + '","'.join([_quoted(_kept(text)) for text in texts]) + '"}' if texts else "{}"
-
-
-def _quoted(text: str) -> str:
-    if '"' in text or "\\" in text:
-        return text.replace("\\", "\\\\").replace('"', '\\"')
-    return text
+    together = "".join(texts)
+    if '"' in together or "\\" in together or "\x00" in together or "\x1b" in together:
+        texts = [_kept(text).replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(texts) + '"}' if texts else "{}"
 
 
 def _numbers(numbers: Sequence[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from urllib.parse import urlsplit
 
@@ -73,39 +74,34 @@ class PostgresServer:
             raise
 
     def end(self, wire: Wire, probe: bool, error: BaseException | None) -> None:
-        """After a session: how it ended."""
-        self._give(wire)
+        """After a session: how it ended. A connection in the middle of something is of no use to the next."""
+        if wire.idle:
+            self._idle.append(wire)
+        else:
+            wire.close()
+        if self._closed:  # meanwhile
+            self.close()
         self._breaker.leave(probe, error)
         self._tokens.put(None)
 
     def close(self) -> None:
         """Close the connections. Closing twice is harmless; any other use afterwards is ``store.closed``."""
         self._closed = True
-        while wire := self._spare():
-            wire.close()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def _taken(self) -> Wire:
         """A connection that nobody uses, or a new one. One that the server has closed meanwhile is dropped."""
-        while wire := self._spare():
+        while self._idle:
+            try:
+                wire = self._idle.pop()
+            except IndexError:  # another thread was first
+                break
             if not wire.gone:
                 return wire
             wire.close()
         return Wire(self._url, self._setup, self._timeout)
-
-    def _spare(self) -> Wire | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
-
-    def _give(self, wire: Wire) -> None:
-        """Keep a connection for the next, unless it is in the middle of something."""
-        if not wire.idle:
-            wire.close()
-            return
-        self._idle.append(wire)
-        if self._closed:  # meanwhile
-            self.close()
 
 
 class _Session:

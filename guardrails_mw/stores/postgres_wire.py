@@ -25,6 +25,8 @@ __all__ = ["Arg", "Row", "Wire"]
 
 Arg = str | bytes | int | float | None
 Row = tuple[object, ...]
+Ready = Callable[[float], object]
+"""Waits for at most so many milliseconds; what it returns is true when there is something to do."""
 
 _CODES = {
     "08": "store.lost",
@@ -78,7 +80,7 @@ class Wire:
         self._numbers = itertools.count()
         self._db = _connected(url, timeout)
         self._conn: PGconn = self._db.pgconn
-        self._ready = _waiter(self._conn.socket)
+        self._read, self._written = _waiters(self._conn.socket)
         self._trouble = self._db.Error
         try:
             self.script(setup)
@@ -94,7 +96,7 @@ class Wire:
     @property
     def gone(self) -> bool:
         """Whether it is closed, or something came that nobody asked for: the server said farewell."""
-        return self._conn.status != _OPEN or self._ready(0.0, False)
+        return self._conn.status != _OPEN or bool(self._read(0.0))
 
     def query(self, sql: str, args: Sequence[Arg] = (), formats: Sequence[int] | None = None) -> list[Row]:
         """The rows that one statement gives. It is a transaction of its own, where none was begun.
@@ -127,11 +129,11 @@ class Wire:
         try:
             send(*args)
             while conn.flush():  # more than the network takes at once
-                self._wait(until, writing=True)
+                self._wait(self._written, until)
                 conn.consume_input()
             while True:
                 while conn.is_busy():
-                    self._wait(until)
+                    self._wait(self._read, until)
                     conn.consume_input()
                 result = conn.get_result()
                 if result is None:
@@ -146,8 +148,8 @@ class Wire:
             raise StoreError(_code(state) if state else "store.unreachable")
         return answer
 
-    def _wait(self, until: float, writing: bool = False) -> None:
-        if not self._ready(max(0.0, until - time.monotonic()), writing):
+    def _wait(self, ready: Ready, until: float) -> None:
+        if not ready(max(0.0, until - time.monotonic()) * 1000):
             self._conn.finish()
             raise StoreError("store.timeout")
 
@@ -184,14 +186,17 @@ def _connected(url: str, timeout: float) -> Connection[TupleRow]:
         raise _sorted_out(error) from None
 
 
-def _waiter(socket: int) -> Callable[[float, bool], bool]:
-    """Says whether there is something to read, or, if asked, room to write, within some seconds."""
+def _waiters(socket: int) -> tuple[Ready, Ready]:
+    """Waiting for something to read; and for that or room to write."""
     if not hasattr(select, "poll"):
-        return lambda seconds, writing: any(select.select([socket], [socket] if writing else [], [], seconds))
+        return (
+            lambda most: any(select.select([socket], [], [], most / 1000)),
+            lambda most: any(select.select([socket], [socket], [], most / 1000)),
+        )
     reads, both = select.poll(), select.poll()
     reads.register(socket, select.POLLIN)
     both.register(socket, select.POLLIN | select.POLLOUT)
-    return lambda seconds, writing: bool((both if writing else reads).poll(seconds * 1000))
+    return reads.poll, both.poll
 
 
 def _sent(args: Sequence[Arg]) -> list[bytes | None]:
