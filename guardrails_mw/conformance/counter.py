@@ -122,13 +122,38 @@ class CounterConformance(Conformance):
 
     def test_odd_names(self, opener: Opener) -> None:
         """Scopes and keys are any text: what ends alike, or looks like a pattern, stays apart."""
-        scopes = ["", ":", "a:b", "a\x00:b", "é*:b", "'; --:b", "{x}:b"]
+        scopes = [
+            "",
+            ":",
+            " ",
+            "a:b",
+            "a\x00:b",
+            "a\x1b0:b",
+            "é*:b",
+            "'; --:b",
+            "{x}:b",
+            '","',
+            "a\\:b",
+            "NULL",
+            "a,b",
+            "$1",
+        ]
         with opened(opener) as store:
             for index, scope in enumerate(scopes):
                 assert store.reserve(f"{scope}\x1b", [Claim(scope, index + 1, 100)], 0.0, 60.0) is None
-            assert [store.used(scope) for scope in scopes] == [1, 2, 3, 4, 5, 6, 7]
+            assert [store.used(scope) for scope in scopes] == list(range(1, len(scopes) + 1))
             assert all(store.release(f"{scope}\x1b") for scope in scopes)
-            assert [store.used(scope) for scope in scopes] == [0] * 7
+            assert [store.used(scope) for scope in scopes] == [0] * len(scopes)
+            assert store.reserve("all", [Claim(scope, 5, 100) for scope in scopes], 0.0, 60.0) is None
+            assert store.settle("all", {"b": 2, '","': 3, "NULL": 4, "": 1, "a,b": 6})
+            spent = {scope: 2 for scope in scopes if scope.endswith("b")} | {
+                '","': 3,
+                "NULL": 4,
+                "": 1,
+                ":": 1,
+                "a,b": 6,
+            }
+            assert [store.used(scope) for scope in scopes] == [spent.get(scope, 0) for scope in scopes]
 
     def test_a_hold_outlasts_its_time(self, opener: Opener) -> None:
         """When its time is over a hold still counts in full; who comes back late is charged what was really used."""

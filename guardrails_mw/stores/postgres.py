@@ -20,6 +20,7 @@ from guardrails_mw.stores.breaker import Breaker
 from guardrails_mw.stores.claims import demands, refusal, times
 from guardrails_mw.stores.postgres_schema import MIGRATIONS
 from guardrails_mw.stores.postgres_server import PostgresServer
+from guardrails_mw.stores.postgres_wire import Wire
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
 
@@ -29,12 +30,13 @@ _PAGE = 500
 _LOCK = 0x67756172  # "guar": of those who migrate at once, one does
 _LARGEST = 2**63 - 1
 _PAUSE = 60.0
-"""Seconds between two looks at what nobody has settled; a look takes the server as long as changing a row."""
+"""Seconds between two looks at a thousand holds for those that nobody has settled."""
 
 _APPEND = "SELECT * FROM guardrails.append($1, $2, $3, $4, $5, $6, $7)"
 _APPEND_FORMATS = (0, 0, 0, 0, 0, 1, 1)
 _ENTRY = "SELECT run, seq, key, at, kind, body, prev, hash FROM guardrails.log WHERE run = $1"
-_RESERVE = "SELECT guardrails.reserve($1, $2, $3, $4, $5, $6)"
+_RESERVE = "SELECT guardrails.reserve($1, $2, $3, $4, $5)"
+_FORGET = "SELECT guardrails.forget($1, $2)"
 _SETTLE = "SELECT guardrails.settle($1, $2, $3, $4)"
 
 
@@ -70,7 +72,7 @@ class PostgresStore:
         connections: int = 8,
         breaker: Breaker | None = None,
     ) -> None:
-        self._looked = -math.inf
+        self._looked, self._after = -math.inf, ""
         setup = _setup(timeout) + ("; SET synchronous_commit = on" if durability == "power" else "")
         self._server = PostgresServer(url, setup, timeout, connections, breaker or Breaker())
         try:
@@ -130,26 +132,21 @@ class PostgresStore:
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
         expires, stale = times(now, ttl)
-        asked = sorted(demands(claims, _LARGEST).items())  # rows are locked in this order, whoever asks
-        args = (
-            _kept(key),
-            _texts([scope for scope, _ in asked]),
-            _numbers([total for _, (total, _) in asked]),
-            _numbers([room for _, (_, room) in asked]),
-            expires,
-            stale if self._looks(now) else None,
-        )
+        if abs(now - self._looked) >= _PAUSE:
+            self._forget(now, stale)
+        scopes, amounts, most = list[str](), list[int](), list[int]()
+        for scope, (total, room) in sorted(demands(claims, _LARGEST).items()):  # locked in this order, whoever asks
+            scopes.append(scope)
+            amounts.append(total)
+            most.append(room)
+        args = (_kept(key), _texts(scopes), _numbers(amounts), _numbers(most), repr(expires))
         [[used]] = cast("list[tuple[list[int] | None]]", self._server.query(_RESERVE, args))
-        if used is None:
-            return None
-        return refusal(claims, {scope: taken for (scope, _), taken in zip(asked, used, strict=True)}, _LARGEST)
+        return None if used is None else refusal(claims, dict(zip(scopes, used, strict=True)), _LARGEST)
 
-    def _looks(self, now: float) -> bool:
-        """Whether it is time to look for what nobody has settled."""
-        if abs(now - self._looked) < _PAUSE:
-            return False
+    def _forget(self, now: float, stale: float) -> None:
+        """Forget holds whose time was over then, among the next thousand."""
         self._looked = now
-        return True
+        [[self._after]] = cast("list[tuple[str]]", self._server.query(_FORGET, (self._after, stale)))
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""
@@ -253,9 +250,9 @@ def _texts(texts: Sequence[str]) -> str:
     return '{"' + '","'.join(texts) + '"}' if texts else "{}"
 
 
-def _numbers(numbers: Sequence[int]) -> str:
+def _numbers(numbers: list[int]) -> str:
     """Integers in the writing of an array."""
-    return "{" + ",".join([str(number) for number in numbers]) + "}"
+    return "{" + str(numbers)[1:-1] + "}"
 
 
 def _setting(server: PostgresServer, name: str) -> str:
@@ -288,20 +285,26 @@ def _migrate(server: PostgresServer) -> None:
     found = _version(server)
     if found < len(MIGRATIONS):
         try:
-            with server.session() as wire:
-                wire.script("BEGIN; SET LOCAL statement_timeout = 0")
-                wire.query("SELECT pg_advisory_xact_lock($1)", (_LOCK,))
-                wire.script("CREATE SCHEMA IF NOT EXISTS guardrails")
-                if wire.query("SELECT 1 WHERE to_regclass('guardrails.version') IS NOT NULL"):
-                    [[found]] = cast("list[tuple[int]]", wire.query("SELECT number FROM guardrails.version"))
-                for step in MIGRATIONS[found:]:
-                    wire.script(step)
-                if found < len(MIGRATIONS):
-                    wire.query("UPDATE guardrails.version SET number = $1", (len(MIGRATIONS),))
-                wire.script("COMMIT")
+            found = server.run(_raise)
         except StoreError as error:
             if error.code == "store.denied":
                 raise StoreError("store.older_version") from None
             raise
     if found > len(MIGRATIONS):
         raise StoreError("store.newer_version")
+
+
+def _raise(wire: Wire) -> int:
+    """Raise the schema, in one transaction; the version that was found once nobody else was at it."""
+    found = 0
+    wire.script("BEGIN; SET LOCAL statement_timeout = 0")
+    wire.query("SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+    wire.script("CREATE SCHEMA IF NOT EXISTS guardrails")
+    if wire.query("SELECT 1 WHERE to_regclass('guardrails.version') IS NOT NULL"):
+        [[found]] = cast("list[tuple[int]]", wire.query("SELECT number FROM guardrails.version"))
+    for step in MIGRATIONS[found:]:
+        wire.script(step)
+    if found < len(MIGRATIONS):
+        wire.query("UPDATE guardrails.version SET number = $1", (len(MIGRATIONS),))
+    wire.script("COMMIT")
+    return found

@@ -26,7 +26,6 @@ CREATE TABLE guardrails.used (scope text COLLATE "C" PRIMARY KEY, amount bigint 
 CREATE TABLE guardrails.reserved (key text COLLATE "C" PRIMARY KEY);
 CREATE TABLE guardrails.hold (
     key text COLLATE "C" PRIMARY KEY, expires float8 NOT NULL, scopes text[] NOT NULL, amounts bigint[] NOT NULL);
-CREATE INDEX hold_expires ON guardrails.hold (expires);
 
 CREATE TABLE guardrails.register (
     id bigint GENERATED ALWAYS AS IDENTITY, key text COLLATE "C" PRIMARY KEY, value text NOT NULL, due float8);
@@ -70,23 +69,24 @@ _COUNTER = r"""
 -- NULL: held, or held before. Else nothing is held, and this is what the scopes have used, at least one of them
 -- more than its room. Scopes come sorted and once each. `used` counts holds from the start.
 CREATE FUNCTION guardrails.reserve(
-    a_key text, a_scopes text[], a_amounts bigint[], a_rooms bigint[], a_expires float8, a_stale float8)
+    a_key text, a_scopes text[], a_amounts bigint[], a_rooms bigint[], a_expires float8)
 RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    one text;
+    more bigint;
+    room bigint;
 BEGIN
     INSERT INTO guardrails.reserved VALUES (a_key) ON CONFLICT DO NOTHING;
     IF NOT FOUND OR cardinality(a_scopes) = 0 THEN
         RETURN NULL;
     END IF;
-    IF a_stale IS NOT NULL THEN
-        DELETE FROM guardrails.hold h WHERE h.key IN (
-            SELECT o.key FROM guardrails.hold o WHERE o.expires <= a_stale
-            ORDER BY o.expires LIMIT 1000 FOR UPDATE SKIP LOCKED);
-    END IF;
     INSERT INTO guardrails.hold VALUES (a_key, a_expires, a_scopes, a_amounts);
     FOR i IN 1 .. cardinality(a_scopes) LOOP
-        UPDATE guardrails.used u SET amount = u.amount + a_amounts[i]
-        WHERE u.scope = a_scopes[i] AND u.amount <= a_rooms[i];
-        IF NOT FOUND AND NOT guardrails.first_or_late(a_scopes[i], a_amounts[i], a_rooms[i]) THEN
+        one := a_scopes[i];
+        more := a_amounts[i];
+        room := a_rooms[i];
+        UPDATE guardrails.used u SET amount = u.amount + more WHERE u.scope = one AND u.amount <= room;
+        IF NOT FOUND AND NOT guardrails.first_or_late(one, more, room) THEN
             RETURN guardrails.refused(a_key, a_scopes, a_amounts, i - 1);
         END IF;
     END LOOP;
@@ -123,6 +123,19 @@ BEGIN
     RETURN ARRAY(
         SELECT coalesce(u.amount, 0) FROM unnest(a_scopes) WITH ORDINALITY c (scope, place)
         LEFT JOIN guardrails.used u ON u.scope = c.scope COLLATE "C" ORDER BY c.place);
+END $$;
+
+-- Looks at the next holds after a key, and forgets those whose time was over then. The last key, or '' at the end.
+-- There are few holds at a time, and looking is rare: an index by time would cost every reservation more.
+CREATE FUNCTION guardrails.forget(a_after text, a_stale float8) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    seen text[];
+BEGIN
+    seen := ARRAY(SELECT h.key FROM guardrails.hold h WHERE h.key > a_after ORDER BY h.key LIMIT 1000);
+    DELETE FROM guardrails.hold h WHERE h.key IN (
+        SELECT o.key FROM guardrails.hold o WHERE o.key = ANY (seen) AND o.expires <= a_stale
+        FOR UPDATE SKIP LOCKED);
+    RETURN CASE WHEN cardinality(seen) = 1000 THEN seen[1000] ELSE '' END;
 END $$;
 
 CREATE FUNCTION guardrails.settle(a_key text, units text[], spent bigint[], forget bool) RETURNS bool

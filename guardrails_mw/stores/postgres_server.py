@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from guardrails_mw.errors import PolicyError, StoreError
@@ -12,6 +13,9 @@ from guardrails_mw.stores.breaker import Breaker, forget_in_children
 from guardrails_mw.stores.postgres_wire import Arg, Row, Wire
 
 __all__ = ["PostgresServer"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class PostgresServer:
@@ -47,15 +51,10 @@ class PostgresServer:
 
     def query(self, sql: str, args: Sequence[Arg] = (), formats: Sequence[int] | None = None) -> list[Row]:
         """The rows that one statement gives; see `Wire.query`."""
-        with self.session() as wire:
-            return wire.query(sql, args, formats)
+        return self.run(Wire.query, sql, args, formats)
 
-    def session(self) -> _Session:
-        """A connection, for more than one statement: ``with server.session() as wire``."""
-        return _Session(self)
-
-    def begin(self) -> tuple[Wire, bool]:
-        """A connection for a session, and whether it is a probe."""
+    def run(self, work: Callable[Concatenate[Wire, P], T], *args: P.args, **keys: P.kwargs) -> T:
+        """What some work with a connection gives, which may be more than one statement."""
         if self._closed:
             raise StoreError("store.closed")
         try:
@@ -65,24 +64,18 @@ class PostgresServer:
         try:
             probe = self._breaker.enter()
             try:
-                return self._taken(), probe
+                wire = self._taken()
+                try:
+                    found = work(wire, *args, **keys)
+                finally:
+                    self._give(wire)
             except BaseException as error:
                 self._breaker.leave(probe, error)
                 raise
-        except BaseException:
+            self._breaker.leave(probe, None)
+            return found
+        finally:
             self._tokens.put(None)
-            raise
-
-    def end(self, wire: Wire, probe: bool, error: BaseException | None) -> None:
-        """After a session: how it ended. A connection in the middle of something is of no use to the next."""
-        if wire.idle:
-            self._idle.append(wire)
-        else:
-            wire.close()
-        if self._closed:  # meanwhile
-            self.close()
-        self._breaker.leave(probe, error)
-        self._tokens.put(None)
 
     def close(self) -> None:
         """Close the connections. Closing twice is harmless; any other use afterwards is ``store.closed``."""
@@ -103,21 +96,14 @@ class PostgresServer:
             wire.close()
         return Wire(self._url, self._setup, self._timeout)
 
-
-class _Session:
-    """A connection for as long as it is entered. Not a generator: those cost more than all else between two calls."""
-
-    __slots__ = ("_probe", "_server", "_wire")
-
-    def __init__(self, server: PostgresServer) -> None:
-        self._server = server
-
-    def __enter__(self) -> Wire:
-        self._wire, self._probe = self._server.begin()
-        return self._wire
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._server.end(self._wire, self._probe, error)
+    def _give(self, wire: Wire) -> None:
+        """Keep a connection for the next, unless it is in the middle of something."""
+        if not wire.idle:
+            wire.close()
+            return
+        self._idle.append(wire)
+        if self._closed:  # meanwhile
+            self.close()
 
 
 _orphans: list[object] = []

@@ -2,7 +2,7 @@
 
 psycopg makes the connection. Its cursors find out anew for every statement what is known here beforehand: that
 statements are few, so that each is prepared once, and that what they take and give are integers, floats, truths,
-texts and arrays of integers. Next to a reservation that costs more than what the server does for it.
+texts and arrays of integers. That took more than a third of the time of a reservation.
 """
 
 from __future__ import annotations
@@ -166,11 +166,14 @@ class _Statement:
     def rows(self, result: PGresult) -> list[Row]:
         if self._columns is None:
             self._columns = [(at, _GIVEN.get(result.ftype(at), bytes.decode)) for at in range(result.nfields)]
-        value = result.get_value
-        return [
-            tuple([None if (found := value(row, at)) is None else read(found) for at, read in self._columns])
-            for row in range(result.ntuples)
-        ]
+        found: list[Row] = []
+        for row in range(result.ntuples):
+            values: list[object] = []
+            for at, read in self._columns:
+                value = result.get_value(row, at)
+                values.append(None if value is None else read(value))
+            found.append(tuple(values))
+        return found
 
 
 def _connected(url: str, timeout: float) -> Connection[TupleRow]:
