@@ -4,55 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.store import KEPT, Claim, Refusal
 
-__all__ = ["demands", "refusal", "times", "totals"]
+__all__ = ["one_each", "refusal", "times"]
+
+_scope = attrgetter("scope")
 
 
-def totals(claims: Sequence[Claim]) -> dict[str, int]:
-    """What is claimed per scope. Raises `StoreError` (``store.value``) for less than nothing.
-
-    >>> totals([Claim("s", 6, 10), Claim("t", 1, 10), Claim("s", 3, 10)])
-    {'s': 9, 't': 1}
-    """
-    found: dict[str, int] = {}
-    for claim in claims:
-        if claim.amount < 0:
-            raise StoreError("store.value")
-        found[claim.scope] = found.get(claim.scope, 0) + claim.amount
-    return found
-
-
-def demands(claims: Sequence[Claim], largest: int) -> dict[str, tuple[int, int]]:
-    """Per scope what is claimed, and the most that it may have used for that to fit; -1 where it never does.
+def one_each(claims: Sequence[Claim], largest: int = 0) -> list[Claim]:
+    """One claim for each scope, sorted by scope, that fits where all of them do.
 
     Args:
         claims: what is asked for.
-        largest: up to where the store counts; a cap beyond it is no cap.
+        largest: up to where the store counts; a cap beyond it is no cap. 0: without end.
 
     Raises:
         StoreError: ``store.value``: less than nothing, or more than the store counts.
 
-    >>> demands([Claim("s", 6, 10), Claim("t", 11, 10), Claim("s", 3, 20)], 2**63 - 1)
-    {'s': (9, 4), 't': (11, -1)}
+    >>> one_each([Claim("t", 2, 10), Claim("s", 6, 10), Claim("s", 3, 20)])
+    [Claim(scope='s', amount=9, cap=13), Claim(scope='t', amount=2, cap=10)]
     """
-    found: dict[str, tuple[int, int]] = {}
-    for claim in claims:
-        scope, total, cap = claim.scope, claim.amount, claim.cap
-        if total < 0:
+    ordered, before = sorted(claims, key=_scope), None
+    for claim in ordered:
+        if claim.amount < 0 or (largest and (claim.amount > largest or claim.cap > largest)) or claim.scope == before:
+            return _merged(ordered, largest)
+        before = claim.scope
+    return ordered
+
+
+def _merged(ordered: Sequence[Claim], largest: int) -> list[Claim]:
+    found: dict[str, Claim] = {}
+    for claim in ordered:
+        cap = min(claim.cap, largest) if largest else claim.cap
+        before = found.get(claim.scope)
+        total = claim.amount + (before.amount if before else 0)
+        if claim.amount < 0 or (largest and total > largest):
             raise StoreError("store.value")
-        before = found.get(scope)
-        if before is not None:
-            total += before[0]
-        if total > largest:
-            raise StoreError("store.value")
-        room = min(cap, largest) - total
-        if room < 0:
-            room = -1
-        found[scope] = total, room if before is None or room < before[1] else before[1]
-    return found
+        room = min(cap - total, before.cap - before.amount) if before else cap - total
+        found[claim.scope] = Claim(claim.scope, total, room + total)
+    return list(found.values())
 
 
 def times(now: float, ttl: float) -> tuple[float, float]:

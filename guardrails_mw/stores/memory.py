@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
-from guardrails_mw.stores.claims import refusal, times, totals
+from guardrails_mw.stores.claims import one_each, refusal, times
 
 __all__ = ["MemoryStore"]
 
@@ -67,7 +67,8 @@ class MemoryStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        held, (expires, stale) = totals(claims), times(now, ttl)
+        held = {claim.scope: claim.amount for claim in one_each(claims)}
+        expires, stale = times(now, ttl)
         with self._lock:
             if key in self._keys:
                 return None

@@ -17,7 +17,7 @@ from typing import Literal, cast
 from guardrails_mw.errors import StoreError
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores.breaker import Breaker
-from guardrails_mw.stores.claims import demands, refusal, times
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.postgres_schema import MIGRATIONS
 from guardrails_mw.stores.postgres_server import PostgresServer
 from guardrails_mw.stores.postgres_wire import Wire
@@ -134,13 +134,12 @@ class PostgresStore:
         expires, stale = times(now, ttl)
         if abs(now - self._looked) >= _PAUSE:
             self._forget(now, stale)
-        scopes, amounts, most = list[str](), list[int](), list[int]()
-        for scope, (total, room) in sorted(demands(claims, _LARGEST).items()):  # locked in this order, whoever asks
-            scopes.append(scope)
-            amounts.append(total)
-            most.append(room)
-        args = (_kept(key), _texts(scopes), _numbers(amounts), _numbers(most), repr(expires))
-        [[used]] = cast("list[tuple[list[int] | None]]", self._server.query(_RESERVE, args))
+        asked = one_each(claims, _LARGEST)  # sorted: rows are locked in one order, whoever asks
+        scopes = [claim.scope for claim in asked]
+        amounts = _numbers([claim.amount for claim in asked])
+        rooms = _numbers([claim.cap - claim.amount for claim in asked])
+        answer = self._server.query(_RESERVE, (_kept(key), _texts(scopes), amounts, rooms, repr(expires)))
+        [[used]] = cast("list[tuple[list[int] | None]]", answer)
         return None if used is None else refusal(claims, dict(zip(scopes, used, strict=True)), _LARGEST)
 
     def _forget(self, now: float, stale: float) -> None:
@@ -150,7 +149,7 @@ class PostgresStore:
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""
-        if any(amount < 0 for amount in amounts.values()):
+        if min(amounts.values(), default=0) < 0:
             raise StoreError("store.value")
         return self._closed(key, _texts(list(amounts)), _numbers(list(amounts.values())), "f")
 

@@ -25,7 +25,7 @@ from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores import redis_scripts as scripts
 from guardrails_mw.stores.breaker import Breaker
-from guardrails_mw.stores.claims import demands, refusal, times
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.redis_server import TAG, RedisServer
 from guardrails_mw.stores.schema import Schema
 
@@ -139,13 +139,13 @@ class RedisStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        asked = demands(claims, _LARGEST)
-        flat = [text for scope, (total, room) in asked.items() for text in (scope, str(total), str(room))]
+        asked = one_each(claims, _LARGEST)
+        flat = [text for each in asked for text in (each.scope, str(each.amount), str(each.cap - each.amount))]
         when = [repr(moment) for moment in times(float(now), ttl)]
         used = cast("list[bytes]", self._server.run(scripts.RESERVE, _COUNTER, key, *when, *flat))
         if not used:
             return None
-        return refusal(claims, {scope: int(taken) for scope, taken in zip(asked, used, strict=True)}, _LARGEST)
+        return refusal(claims, {each.scope: int(taken) for each, taken in zip(asked, used, strict=True)}, _LARGEST)
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""

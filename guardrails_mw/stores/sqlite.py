@@ -26,7 +26,7 @@ from typing import Literal
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
-from guardrails_mw.stores.claims import refusal, times, totals
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
 
@@ -224,7 +224,8 @@ class SqliteStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        held, (expires, stale) = totals(claims), times(now, ttl)
+        held = {claim.scope: claim.amount for claim in one_each(claims)}
+        expires, stale = times(now, ttl)
         with self._transaction() as db:
             if db.execute("INSERT OR IGNORE INTO reserved VALUES (?)", (key,)).rowcount == 0:
                 return None
