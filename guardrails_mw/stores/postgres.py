@@ -218,9 +218,14 @@ class PostgresStore:
 
 
 def _setup(timeout: float) -> str:
-    """The server ends a statement before we stop waiting for it, so that a busy server is not taken for a dead one."""
+    """What each connection is set to.
+
+    The server ends a statement before we stop waiting for it, so that a busy server is not taken for a dead one. A
+    plan that was made while a table was small stays when it is large, so it may not be to read the whole table.
+    """
     limit = max(1, round(timeout * 900))
-    return f"SET statement_timeout = {limit}; SET client_encoding = 'UTF8'; SET search_path = pg_catalog"
+    plans = "SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off"
+    return f"SET statement_timeout = {limit}; SET client_encoding = 'UTF8'; SET search_path = pg_catalog; {plans}"
 
 
 def _kept(text: str) -> str:
