@@ -2,7 +2,8 @@
 
 A line of a file has ``label`` (``loop`` or ``ok``), ``pattern``, ``loop_from`` (the step, from 1, at which a loop
 begins; a verdict before it is a false alarm) and ``steps`` of ``tool``, ``args``, ``result`` and ``ok``. Without a file
-it takes the one beside this module: loops and ordinary work written by hand, none of them recorded.
+it takes those beside this module, all of them written, none recorded. ``loops_varied`` was frozen before the rules were
+made general, ``loops_fresh`` and ``loops_third`` each after they were, to see what they do at first sight.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import TypedDict
 
 from benchmarks.measure import Table, wilson
-from guardrails_mw.likeness import step_of
 from guardrails_mw.loops import LoopLimits, first_loop
+from guardrails_mw.loops.likeness import step_of
 
 __all__ = ["OWN", "Found", "judged", "main", "table"]
 
-OWN = Path(__file__).with_name("loops.jsonl")
+OWN = sorted(Path(__file__).parent.glob("loops*.jsonl"))
 
 
 class Call(TypedDict):
@@ -99,7 +100,7 @@ def table(rounds: int, paths: Sequence[Path] = ()) -> Table:
     """What the loop breaker finds at its defaults."""
     lines: list[list[str]] = []
     notes: list[str] = []
-    for path in paths or [OWN]:
+    for path in paths or OWN:
         rows = rows_of(path)
         found = judged(rows, LoopLimits())
         caught, false, delays = found.loops - found.missed.total(), found.false.total(), found.delays or [0]
@@ -124,7 +125,7 @@ def table(rounds: int, paths: Sequence[Path] = ()) -> Table:
 
 def main(argv: Sequence[str]) -> None:
     """Print the table, and how it shifts with the limit on repetitions."""
-    paths = [Path(name) for name in argv] or [OWN]
+    paths = [Path(name) for name in argv] or OWN
     print(table(3, paths).markdown())
     for path in paths:
         rows = rows_of(path)

@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from guardrails_mw.backlog import Backlog, Waiting
+from guardrails_mw.blocks import Together
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event
 from guardrails_mw.gate import DEADLINE, Cost, Gate
-from guardrails_mw.verdict import Action, Check, Verdict
+from guardrails_mw.verdict import Action, Check, Verdict, combine
 from guardrails_mw.wait import AwaitableWait, FutureWait, Wait
 from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
@@ -63,7 +64,16 @@ class Asker:
         self._workers, self._loop = Workers(), LoopThread()
         self._closed = threading.Event()
 
-    async def asked(self, step: Step, event: Event) -> Check:
+    async def asked(self, step: Step, event: Event, joined: Together | None = None) -> Check:
+        """What a gate says of an event and, where it looks at texts, of the event's blocks `joined`."""
+        check = await self._asked(step, event)
+        if joined is None or not step.gate.joins or step.gate.remembers:
+            return check
+        other = await self._asked(step, joined.event)
+        both = combine((check, replace(other, verdict=joined.original(other.verdict))))
+        return Check(check.gate, both, check.seconds + other.seconds, check.error or other.error)
+
+    async def _asked(self, step: Step, event: Event) -> Check:
         """What a gate says of an event; where the policy lets requests wait for it, what it says at last."""
         check = await self._once(step, event)
         if not check.error or not step.queue or self._backlog is None:

@@ -7,7 +7,6 @@ failures, combination and elapsed-time checks live here, once.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,8 +15,10 @@ from typing import TypeVar
 
 from guardrails_mw.asking import PASS_THROUGH, Asker, Step
 from guardrails_mw.backlog import Backlog
+from guardrails_mw.blocks import together
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.forks import Numbers
 from guardrails_mw.gate import Gate, HoldingGate
 from guardrails_mw.recorder import Recorder
 from guardrails_mw.redaction import apply
@@ -72,7 +73,7 @@ class Engine:
         self._observing = [gate for gate in holding if gate.observes]
         self.observers = list(observers)
         self._asker = Asker(backlog)
-        self.prefix, self._numbers = secrets.token_hex(4), itertools.count(1)  # what ids of decisions are made of
+        self.prefix, self._numbers = secrets.token_hex(4), Numbers()  # what ids of decisions are made of
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -141,6 +142,10 @@ class Engine:
             return 0
         return next((s.gate.max_reasks for s in self._plan.get(decision.stage, ()) if s.gate.name == decision.gate), 0)
 
+    def fresh_id(self) -> str:
+        """An id that nothing else has."""
+        return f"{self.prefix}-{self._numbers.next()}"
+
     def steps(self, stage: Stage | None = None) -> Sequence[Step]:
         """The steps of a stage in order, or every step once."""
         if stage is not None:
@@ -175,7 +180,7 @@ class Engine:
         """
         began = time.perf_counter()
         if not event.key:
-            event = replace(event, key=f"once:{self.prefix}-{next(self._numbers)}")
+            event = replace(event, key=f"once:{self.fresh_id()}")
         checks: list[Check] = []
         try:
             if not edits_only and (opaque := self._opaque(event)) is not None:
@@ -222,10 +227,10 @@ class Engine:
 
     async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
         """Ask gates one after another, until one blocks; `checks` grows by what they say."""
+        joined = together(event)
         for step in steps:
-            if checks and checks[-1].verdict.action is Action.BLOCK:
-                return
-            checks.append(await self._asker.asked(step, event))
+            if not checks or checks[-1].verdict.action is not Action.BLOCK:
+                checks.append(await self._asker.asked(step, event, joined))
 
     def _after(self, decision: Decision, shown: Shown, began: float, seam: Seam) -> Decision:
         """The decision on something of which the beginning was shown: it cannot be more lenient than that was."""
@@ -276,21 +281,16 @@ class Engine:
         """The decision on text that a seam shows before it is complete; None where no gate waits for its end."""
         if not self.serves(event.stage):
             return None
-        return await self.stating(
-            event, Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream")), seam
-        )
+        check = Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable.stream"))
+        return await self.stating(event, check, seam)
 
     async def _tokenised(self, vault: Vault, event: Event, checks: list[Check]) -> list[Check]:
         """The checks with tokens made for their edits, where these will be applied; a vault that fails is flagged."""
         asked = any(edit.operator is Operator.TOKEN for check in checks for edit in check.verdict.edits)
         if not asked or self._settings.shadow or any(check.verdict.action is Action.BLOCK for check in checks):
             return checks
-
-        def tokenised() -> list[Check]:
-            return vault.tokenised(event, checks)
-
         try:
-            return await self._aside(tokenised, waits=vault.blocking)
+            return await self._aside(lambda: vault.tokenised(event, checks), waits=vault.blocking)
         except StoreError as error:  # the labels of the gates hide the values too, but nothing brings them back
             return [*checks, Check("vault", Verdict.flag(f"error.{error.code}"), 0.0, error.code)]
 
@@ -321,7 +321,7 @@ class Engine:
         if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
             held = self._holding(event.stage, checks)
         return Decision(
-            id=f"{self.prefix}-{next(self._numbers)}",
+            id=self.fresh_id(),
             event=event,
             action=Action.ALLOW if shadow else action,
             verdict=verdict,

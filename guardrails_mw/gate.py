@@ -112,6 +112,9 @@ class Gate(ABC):
     max_reasks: int = 5
     """How often a seam may ask the model again when this gate sends an answer back."""
 
+    joins: ClassVar[bool] = True
+    """Whether it is asked about the text blocks of a message once more as one text, as readers see them."""
+
     remembers: ClassVar[bool] = False
     """Whether a check changes what later checks say; a scan of texts that never happened leaves such a gate out."""
 

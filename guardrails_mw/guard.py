@@ -224,7 +224,7 @@ class Guard:
             return drive(self.engine.restoring(Event(Stage.OUTPUT, Content(value), where=where, actor=actor))).value  # type: ignore[return-value]
         from guardrails_mw.adapters.forms import in_form_of, plain
 
-        content = Content(plain(value))
+        content = Content(plain(value, beside=False))
         restored = drive(self.engine.restoring(Event(Stage.OUTPUT, content, where=where, actor=actor)))
         return in_form_of(value, restored.value) if restored is not content else value
 

@@ -16,8 +16,8 @@ from guardrails_mw.gates.budget import BudgetGate
 from guardrails_mw.gates.loops import LoopsGate
 from guardrails_mw.gates.tools import ToolsGate
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
+from guardrails_mw.loops.likeness import Habits
 from guardrails_mw.policy import Policy
 from guardrails_mw.price_list import GenaiPrices
 from guardrails_mw.prices import Prices

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from guardrails_mw.blocks import together
+from guardrails_mw.errors import GateError
 from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.gate import Gate
 from guardrails_mw.verdict import Edit, Operator, Verdict
@@ -63,6 +65,18 @@ def apply(content: Content, edits: Sequence[Edit]) -> Content:
     return content.replaced(texts)
 
 
+def _verdicts(gate: Gate, event: Event) -> list[Verdict]:
+    """What a gate says of an event, and of its blocks as one text. Raises `GateError` for what is no verdict."""
+    joined = together(event) if gate.joins else None
+    verdicts = [gate.check(event)]
+    if joined is not None and isinstance(other := gate.check(joined.event), Verdict):
+        verdicts.append(joined.original(other))
+    found = [verdict for verdict in verdicts if isinstance(verdict, Verdict)]
+    if len(found) < (1 if joined is None else 2):
+        raise GateError("not_a_verdict")
+    return found
+
+
 def _hiding(verdict: Verdict) -> list[Edit]:
     """Edits that hide everything a verdict found, also where the gate itself would only flag or block."""
     covered = {(edit.part, edit.start, edit.end) for edit in verdict.edits}
@@ -92,14 +106,12 @@ class Redactor:
         edits: list[Edit] = []
         try:
             for gate in self._gates:
-                verdict = (known or {}).get(gate.name)
-                if verdict is None:
+                verdicts = [known[gate.name]] if known and gate.name in known else None
+                if verdicts is None:
                     if event.content.size > LIMIT:
                         return Content(WITHHELD)
-                    verdict = gate.check(event)  # type: ignore[assignment]
-                if not isinstance(verdict, Verdict):
-                    return Content(WITHHELD)
-                edits += _hiding(verdict)
+                    verdicts = _verdicts(gate, event)
+                edits += [edit for verdict in verdicts for edit in _hiding(verdict)]
             return apply(event.content, edits)
         except Exception:  # noqa: BLE001 - whatever a gate raises, nothing may leave unredacted
             return Content(WITHHELD)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
 from guardrails_mw.errors import GateError
+from guardrails_mw.forks import forget_in_children
 
 __all__ = ["IsolatedWorker", "LoopThread", "Workers"]
 
@@ -35,6 +36,11 @@ class Workers:
 
     def __init__(self, limit: int = 16, adrift: int = 16) -> None:
         self._limit, self._most_adrift = limit, adrift
+        self.forget()
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Begin without threads: a forked child has none of its parent's."""
         self._jobs: queue.SimpleQueue[_Job[object] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = self._idle = 0
@@ -100,6 +106,11 @@ class LoopThread:
     """One event loop in a daemon thread, for synchronous callers whose gate is asynchronous."""
 
     def __init__(self) -> None:
+        self.forget()
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Begin without a loop: a forked child has no thread that runs its parent's."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
 
@@ -144,9 +155,16 @@ class IsolatedWorker:
 
     def __init__(self, recipe: Callable[[], Callable[[object], object]]) -> None:
         self._recipe = recipe
-        self._lock = threading.Lock()
-        self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self.forget()
+        forget_in_children(self)
+
+    def forget(self) -> None:
+        """Begin without a child: that of a forked process's parent answers the parent."""
+        if self._pipe is not None:
+            self._pipe.close()
+        self._lock, self._pipe = threading.Lock(), None
+        self._process: multiprocessing.process.BaseProcess | None = None
         self._loaded = False
 
     def call(self, event: object, timeout: float) -> object:

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from servers import Postgres, Redis, Server, running
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # how busy the machine is says nothing about a law
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

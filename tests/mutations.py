@@ -231,6 +231,62 @@ MUTATIONS = (
         "                self.enforcer.passed(decision)",
         ("tests/canary/test_seams.py::test_what_is_edited_is_nowhere[graph-invoke]",),
     ),
+    Mutation(
+        "text blocks of a message are read one by one only",
+        "guardrails_mw/asking.py",
+        "if joined is None or not step.gate.joins or step.gate.remembers:",
+        "if True:",
+        ("tests/leaks/test_blocks.py::test_every_cut_of_a_value",),
+    ),
+    Mutation(
+        "the record reads text blocks one by one only",
+        "guardrails_mw/redaction.py",
+        "    if joined is not None and isinstance(other := gate.check(joined.event), Verdict):",
+        "    joined = None\n    if joined is not None and isinstance(other := gate.check(joined.event), Verdict):",
+        ("tests/leaks/test_blocks.py::test_the_record_reads_blocks_together",),
+    ),
+    Mutation(
+        "a stream shows a second text block while it arrives",
+        "guardrails_mw/adapters/streaming.py",
+        "(_TEXT in places or len({kind for kind, _ in places}) < len(places))",
+        "_TEXT in places",
+        ("tests/leaks/test_blocks.py::test_a_model_that_cuts_a_value[stream]",),
+    ),
+    Mutation(
+        "what a chain's answer says beside its content passes",
+        "guardrails_mw/adapters/runnable.py",
+        "        if isinstance(result, AIMessage):\n            return cast(",
+        "        if isinstance(result, int):\n            return cast(",
+        ("tests/leaks/test_chains.py::test_what_a_raw_model_proposes_meets_the_rules_of_tools[invoke]",),
+    ),
+    Mutation(
+        "what stands beside messages inside of something passes",
+        "guardrails_mw/adapters/forms.py",
+        "        more = _beside(value) if beside else {}",
+        "        more = dict[str, object]()",
+        ("tests/leaks/test_chains.py::test_an_answer_of_a_raw_model_is_edited_in_every_place[list-invoke]",),
+    ),
+    Mutation(
+        "calls under one run id are one call",
+        "guardrails_mw/adapters/exchange.py",
+        "        return self.enforcer.engine.fresh_id()",
+        "        return self.here.where.run",
+        ("tests/adapters/test_usage.py::test_calls_under_one_run_id_are_each_counted",),
+    ),
+    Mutation(
+        "a forked child waits for its parent's threads",
+        "guardrails_mw/workers.py",
+        "adrift\n        self.forget()\n        forget_in_children(self)",
+        "adrift\n        self.forget()",
+        ("tests/test_forks.py",),
+    ),
+    Mutation(
+        "a forked child gives out its parent's ids",
+        "guardrails_mw/forks.py",
+        '        self._series = f"{secrets.token_hex(4)}."',
+        '        self._series = ""',
+        ("tests/test_forks.py",),
+    ),
 )
 
 

@@ -33,6 +33,7 @@ from guardrails_mw.adapters.messages import (
     message_events,
     model_event,
     named,
+    offered,
     outcome,
     output_event,
     result_event,
@@ -63,12 +64,11 @@ class _Open:
     resuming: bool | None = None
     guarded: bool = False
     streaming: bool = False
-    structured: bool = False
-    """Whether the model was asked for an answer in a schema, which it gives as a call."""
+    structured: bool = False  # the model was asked for an answer in a schema, which it gives as a call
     calling: Calling | None = None
-    turn: int = 0
-    """How many calls of this run had the same id before: models number calls anew, and some number none."""
+    turn: int = 0  # calls of this run that had the same id before: models number anew, and some number none
     began: float = field(default_factory=time.perf_counter)
+    name: str = ""  # tells a model call from all others: callers may give several runs one id
 
     @property
     def asked(self) -> int:
@@ -149,7 +149,8 @@ class GuardrailsHandler(BaseCallbackHandler):
             here = self._here(entry)
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
-            self._model(flat, here, entry, run_id, metadata or {})
+            entry.name = self._enforcer(entry).engine.fresh_id()
+            self._model(flat, here, entry, {**(kwargs.get("invocation_params") or {}), **(metadata or {})})  # type: ignore[dict-item]
 
     def on_llm_start(
         self,
@@ -190,11 +191,12 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is None or entry.guarded:
             return
         with self._failing_closed(entry):
+            name = entry.name or str(run_id)
             answers = [_message(generation) for batch in response.generations for generation in batch]
             self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
             here = entry.here or self._here(entry)
             for index, answer in enumerate(answers):
-                key = f"{run_id}.{index}"
+                key = f"{name}.{index}"
                 if not silent(answer):
                     self._decide(output_event(answer, here, key), here, entry)
                 if entry.structured and isinstance(answer, AIMessage):  # what looks like a call is the answer
@@ -283,16 +285,14 @@ class GuardrailsHandler(BaseCallbackHandler):
             elif not kept:  # callers may bring a history that was never decided
                 self._decide(event, here, entry, earlier=True)
 
-    def _model(
-        self, messages: Sequence[BaseMessage], here: Here, entry: _Open, run_id: UUID, metadata: Mapping[str, object]
-    ) -> None:
+    def _model(self, messages: Sequence[BaseMessage], here: Here, entry: _Open, metadata: Mapping[str, object]) -> None:
         limit = metadata.get("ls_max_tokens")
         call = ModelCall(
             str(metadata.get("ls_model_name") or metadata.get("ls_provider") or ""),
-            size(*messages),
+            size(*messages) + offered(metadata),
             limit if isinstance(limit, int) else 0,
         )
-        entry.decision = self._decide(model_event(call, here, str(run_id)), here, entry)
+        entry.decision = self._decide(model_event(call, here, entry.name), here, entry)
 
     def _decide(self, event: Event, here: Here, entry: _Open, earlier: bool = False) -> Decision | None:
         """Decide one event; None where this handler leaves the stage to somebody else.

@@ -6,7 +6,7 @@ The guarded model runs it for every call, whichever way LangChain makes that cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -46,13 +46,25 @@ from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
-__all__ = ["ANSWERED", "ENTERED", "MAX_REASKS", "Entered", "Exchange", "Reading", "Way", "noted", "sent_back"]
+__all__ = [
+    "ANSWERED",
+    "ENTERED",
+    "MAX_REASKS",
+    "Entered",
+    "Exchange",
+    "Reading",
+    "Way",
+    "mark_of",
+    "noted",
+    "sent_back",
+]
 
 Way = Callable[[Target, list[BaseMessage]], Either[ChatResult]]
 """A way of having a whole answer: `Target.whole` or `Target.gathered`."""
 
 ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
-"""Filled with the names of the exchanges that ran, for whoever wants to know that an answer came from one."""
+"""Filled with the names of the exchanges that ran and with the marks (`mark_of`) of the calls that they decided, for
+whoever wants to know that an answer came from one."""
 
 MAX_REASKS = 5
 _QUESTIONS = 4
@@ -126,13 +138,15 @@ class Exchange:
         here: where the call is made.
         answers: names of tools whose arguments are the agent's answer, not calls.
         cheaper: the model that is called where a budget says so.
+        decided: marks of proposed calls that another exchange has decided.
     """
 
     enforcer: Enforcer
     seam: Seam
     here: Here
-    answers: frozenset[str]
+    answers: frozenset[str] = frozenset()
     cheaper: BaseChatModel | None = None
+    decided: Collection[str] = ()
 
     async def read(self, messages: Sequence[BaseMessage], *, system: bool = False) -> Reading:
         """Decide what others wrote; what was decided a moment ago is taken over. Asks nobody and refuses nothing.
@@ -167,8 +181,13 @@ class Exchange:
             message = with_beside_said(message, in_form_of(found, self.enforcer.passed(other).value))
         return message, max(decision, other, key=lambda each: each.action)
 
-    async def run(self, messages: Sequence[BaseMessage], name: str, target: Target, way: Way) -> ChatResult:
-        """The model's answer, or a refusal. `name` tells this call from all others of the run."""
+    def named(self) -> str:
+        """A name that tells a call from all others. Not the host's: callers may give several runs one id."""
+        return self.enforcer.engine.fresh_id()
+
+    async def run(self, messages: Sequence[BaseMessage], target: Target, way: Way) -> ChatResult:
+        """The model's answer, or a refusal."""
+        name = self.named()
         checked, refused = await self.checked(messages)
         if refused is not None:
             return self.refused(refused, name, messages)
@@ -215,8 +234,9 @@ class Exchange:
 
     async def leave(self, messages: list[BaseMessage], attempt: str, target: Target) -> tuple[Decision, Target]:
         """Leave to make a call, and the call as it may be made: with a shorter answer, or of the cheaper model."""
-        engine, event = self.enforcer.engine, model_event(target.asked(messages), self.here, attempt)
-        seam = self.here.within(self.seam)
+        engine, seam = self.enforcer.engine, self.here.within(self.seam)
+        asked = target.asked(messages) if engine.serves(Stage.MODEL) else ModelCall("")  # it takes longer than a gate
+        event = model_event(asked, self.here, attempt)
         permit = await engine.deciding(event, seam)
         for _ in range(_QUESTIONS):
             if permit.action is not Action.ASK:
@@ -240,15 +260,16 @@ class Exchange:
         permit, target = await self.leave(messages, attempt, target)
         if permit.action > Action.FLAG:
             return ChatResult(generations=[]), permit
-        asked = cast("ModelCall", permit.event.call)
         began = time.perf_counter()
         try:
             result = await heard(way(target, messages), self.failing)
         except BaseException:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
-        answer = result.generations[0].message if result.generations else None
-        await self.enforcer.engine.settling(permit, outcome(answer, asked.input_tokens, time.perf_counter() - began))
+        if permit.held:
+            answer = result.generations[0].message if result.generations else None
+            asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
+            await self.enforcer.engine.settling(permit, outcome(answer, asked, seconds))
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
@@ -292,6 +313,9 @@ class Exchange:
         """
         calls = []
         for index, call in enumerate(message.tool_calls):
+            if self.decided and mark_of(call) in self.decided:
+                calls.append(call)
+                continue
             elsewhere = self.seam is MIDDLEWARE or call["name"] in self.enforcer.seat.tool_seam
             event = self._call_event(call, key, index)
             if elsewhere and call["name"] not in self.answers:
@@ -305,6 +329,7 @@ class Exchange:
                 return message, decision
             await self.enforcer.engine.settling(decision, Outcome("done"))
             calls.append(_with_args(call, decision))
+            noted(mark_of(calls[-1]))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
@@ -364,7 +389,12 @@ def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
     return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
 
 
+def mark_of(call: HostToolCall) -> str:
+    """By what a proposed call is known again: its id, name and arguments."""
+    return digest([call["id"], call["name"], call["args"]])
+
+
 def noted(name: str) -> None:
-    """Say that an answer came from an exchange."""
+    """Say that an answer came from an exchange, or what it has decided."""
     if (answered := ANSWERED.get()) is not None:
         answered.append(name)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall, message_chunk_to_message
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.chunks import last
+from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
+from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import Blocks
 
 __all__ = ["in_form_of", "plain"]
@@ -17,20 +20,25 @@ __all__ = ["in_form_of", "plain"]
 O = TypeVar("O")  # noqa: E741 - in and out
 
 
-def plain(value: object) -> object:
-    """The contents of messages, prompts and models in a value, as mappings, lists and texts."""
+def plain(value: object, *, beside: bool = True) -> object:
+    """What messages, prompts and models in a value say, as mappings, lists and texts.
+
+    A message is its content, or a mapping that has it as ``content`` where more stands `beside` it.
+    """
     if isinstance(value, BaseMessage):
-        return value.content if isinstance(value.content, str) else Blocks(value.content)
+        content = value.content if isinstance(value.content, str) else Blocks(value.content)
+        more = _beside(value) if beside else {}
+        return {"content": content, **more} if more else content
     if isinstance(value, PromptValue):
-        return [plain(message) for message in value.to_messages()]
+        return [plain(message, beside=beside) for message in value.to_messages()]
     if isinstance(value, BaseModel):
         return value.model_dump()
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, beside=beside) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
+        return [plain(item, beside=beside) for item in value]
     return value
 
 
@@ -38,7 +46,7 @@ def in_form_of(original: O, new: object) -> O:
     """The edited values in the form of the original."""
     result: object = new
     if isinstance(original, BaseMessage):
-        result = original.model_copy(update={"content": new})
+        result = _saying(original, new)
     elif isinstance(original, PromptValue):
         from langchain_core.prompt_values import ChatPromptValue
 
@@ -57,3 +65,52 @@ def in_form_of(original: O, new: object) -> O:
     elif isinstance(original, list | tuple) and isinstance(new, list):
         result = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
     return result  # type: ignore[return-value]
+
+
+def _readable(kwargs: Mapping[str, object]) -> dict[str, object]:
+    return {key: value for key, value in kwargs.items() if not ("signature" in key or "encrypted" in key)}
+
+
+def _beside(message: BaseMessage) -> dict[str, object]:
+    """What a message says besides its content. Signatures are no text."""
+    found: dict[str, object] = {
+        "name": message.name if message.name and not is_name(message.name) else None,
+        "additional_kwargs": _readable(message.additional_kwargs),
+        "response_metadata": metadata(message),
+        "artifact": plain(getattr(message, "artifact", None)),
+    }
+    if isinstance(message, AIMessage):
+        found["tool_calls"] = [call["args"] for call in message.tool_calls]
+        found["invalid_tool_calls"] = [call["args"] or "" for call in message.invalid_tool_calls]
+    return {key: value for key, value in found.items() if value}
+
+
+def _saying(message: BaseMessage, new: object) -> BaseMessage:
+    """A copy of a message that says this instead."""
+    message = unscored(message)
+    if not isinstance(new, Mapping):
+        return message.model_copy(update={"content": new})
+    update: dict[str, object] = {"content": new["content"]}
+    if "name" in new:
+        update["name"] = new["name"]
+    if "artifact" in new:
+        update["artifact"] = in_form_of(getattr(message, "artifact", None), new["artifact"])
+    if "additional_kwargs" in new:
+        read = _readable(message.additional_kwargs)
+        rest = {key: value for key, value in message.additional_kwargs.items() if key not in read}
+        update["additional_kwargs"] = {**rest, **new["additional_kwargs"]}
+    told = with_metadata(message, new.get("response_metadata", {})).model_copy(update=update)
+    return _calling(told, new) if isinstance(told, AIMessage) else told
+
+
+def _calling(message: AIMessage, new: Mapping[str, object]) -> AIMessage:
+    """An answer with the arguments of its calls replaced, in whichever form it holds them."""
+    args, unparsed = cast("list[dict[str, object]]", new.get("tool_calls", [])), new.get("invalid_tool_calls", [])
+    calls = [{**call, "args": each} for call, each in zip(message.tool_calls, args, strict=True)]
+    invalid = [{**c, "args": each} for c, each in zip(message.invalid_tool_calls, unparsed, strict=True)]  # type: ignore[call-overload]
+    if calls == message.tool_calls and invalid == message.invalid_tool_calls:
+        return message
+    whole = message_chunk_to_message(message) if isinstance(message, AIMessageChunk) else message
+    assert isinstance(whole, AIMessage)
+    whole = with_calls(whole.model_copy(update={"invalid_tool_calls": invalid}), cast("list[ToolCall]", calls))
+    return cast("AIMessage", last(whole, None).message) if isinstance(message, AIMessageChunk) else whole

@@ -41,6 +41,7 @@ __all__ = [
     "model_event",
     "name_of",
     "named",
+    "offered",
     "outcome",
     "output_event",
     "refusal_message",
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 _MOST_TOKENS = 10**12  # more than that no call can have used, and stores could not count
+_OFFERS = ("tools", "functions", "response_format", "format")
+"""Arguments of a model call that providers hand to the model as text."""
 _CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 _EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
@@ -315,6 +318,15 @@ def size(*messages: BaseMessage) -> int:
         more = [_beside(message), *getattr(message, "tool_calls", ())]
         texts += [json.dumps(each, default=str, ensure_ascii=False) for each in more if each]
     return tokens(texts)
+
+
+def offered(call: Mapping[str, object]) -> int:
+    """An estimate of the tokens in what a call tells a model besides messages: its tools, the form of the answer.
+
+    >>> offered({"tools": [{"name": "look"}]}), offered({"temperature": 0})
+    (9, 0)
+    """
+    return tokens([json.dumps(call[name], default=str) for name in _OFFERS if call.get(name)])
 
 
 def tokens(texts: Sequence[str]) -> int:

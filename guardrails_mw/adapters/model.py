@@ -200,18 +200,15 @@ class GuardedChatModel(BaseChatModel):
         target: Target,
     ) -> ChatResult:
         """The call, where the run stands that LangChain has begun for it."""
-        exchange, run_id = await self._standing(run_manager)
-        return await exchange.run(messages, run_id, target, Target.whole)
+        exchange = await self._standing(run_manager)
+        return await exchange.run(messages, target, Target.whole)
 
-    async def _standing(
-        self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
-    ) -> tuple[Exchange, str]:
-        """What happens around the call that LangChain has begun a run for, and the id of that run."""
-        run_id = str(run_manager.run_id) if run_manager else uuid4().hex
-        parent = str(run_manager.parent_run_id or run_id) if run_manager else ""
+    async def _standing(self, run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None) -> Exchange:
+        """What happens around the call that LangChain has begun a run for."""
+        parent = str(run_manager.parent_run_id or run_manager.run_id) if run_manager else ""
         entered = self._entered()
         here = entered.here if entered is not None else await self.runs.here(parent)
-        return self.exchange(here), run_id
+        return self.exchange(here)
 
     def _generate(
         self,
@@ -256,11 +253,11 @@ class GuardedChatModel(BaseChatModel):
         target: Target,
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         """The answer as it comes, if the model streams and the gates let text flow; else whole."""
-        exchange, run_id = await self._standing(run_manager)
+        exchange = await self._standing(run_manager)
         if not await target.streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
-            yield as_chunk(await exchange.run(messages, run_id, target, Target.gathered))
+            yield as_chunk(await exchange.run(messages, target, Target.gathered))
             return
-        async with aclosing(streamed(exchange, messages, run_id, target)) as chunks:
+        async with aclosing(streamed(exchange, messages, target)) as chunks:
             async for chunk in chunks:
                 yield chunk
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from guardrails_mw.adapters.callback import GuardrailsHandler
+from guardrails_mw.adapters.chunks import last
+from guardrails_mw.adapters.exchange import ANSWERED, Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
@@ -25,7 +27,7 @@ from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage
 from guardrails_mw.generation import Held, Seat
-from guardrails_mw.seam import RUNNABLE, Seam
+from guardrails_mw.seam import RUNNABLE, Power, Seam
 from guardrails_mw.stream import Hold, Shown
 from guardrails_mw.verdict import Check, Decision, Verdict
 from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
@@ -37,6 +39,8 @@ O = TypeVar("O")  # noqa: E741 - in and out
 _INSIDE = Seam(
     "runnable", {stage: power for stage, power in RUNNABLE.powers.items() if stage not in (Stage.INPUT, Stage.OUTPUT)}
 )
+_RESULT = replace(RUNNABLE, powers={**RUNNABLE.powers, Stage.TOOL_CALL: Power.BLOCK | Power.EDIT})
+"""What can be done about an answer that the chain gives back: its calls have not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class _Call(Generic[I]):
     config: RunnableConfig
     kwargs: Mapping[str, object]
     held: Held
+    answered: list[str] = field(default_factory=list)
+    """What guarded models inside have answered."""
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -103,12 +109,13 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     @contextmanager
     def _running(self, call: _Call[I]) -> Iterator[None]:
         """While the inner chain works: in the call's run, under the call's policy."""
-        token = RUN.set(call.here.where.run)
+        run, answered = RUN.set(call.here.where.run), ANSWERED.set(call.answered)
         try:
             with call.held.standing():
                 yield
         finally:
-            RUN.reset(token)
+            ANSWERED.reset(answered)
+            RUN.reset(run)
 
     def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
@@ -139,7 +146,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         finally:
             call.held.over()
         self._runs.going_on(call.here.where.run)
-        return await self._given(call, result, await self._decided(call, result))
+        return await self._given(call, *await self._decided(call, result))
 
     async def _flowing(
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
@@ -170,15 +177,14 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
                     shown.append(text)
                     yield _saying(piece, text)
             self._runs.going_on(call.here.where.run)
-            result = _joined(pieces)
-            decision = await self._decided(call, result, hold)
+            result, block = await self._decided(call, _joined(pieces), hold)
         except BaseException:
             await _broken_off(call.enforcer, event, "".join(shown))
             raise
         finally:
             call.held.over()
             await source.close()
-        yield await self._given(call, result, decision, sum(map(len, shown)))
+        yield await self._given(call, result, block, sum(map(len, shown)))
 
     async def _begun(
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
@@ -193,23 +199,41 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
         return call, decision if decision.blocked else None
 
-    async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> Decision:
-        """Decide what comes out."""
-        event, shown = self._event(Stage.OUTPUT, Origin.MODEL, result, call.here), None
+    async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> tuple[O, Decision | None]:
+        """What may come out, and the decision that blocked, if one did. A model's answer is decided as everywhere."""
+        shown = None
         if hold is not None:
-            shown = Shown(hold.shown, lambda content: hold.fits(str(content.value)), hold.ending)
-        return await call.enforcer.deciding(event, RUNNABLE, shown=shown)
-
-    async def _given(self, call: _Call[I], result: O, decision: Decision, cut: int = 0) -> O:
-        """What the caller gets of a decided result, or a refusal; without the characters that were shown."""
+            shown = Shown(hold.shown, lambda content: hold.fits(_flowed(content.value)), hold.ending)
+        if isinstance(result, AIMessage):
+            return cast("tuple[O, Decision | None]", await self._answer(call, result, shown))
+        event = self._event(Stage.OUTPUT, Origin.MODEL, result, call.here)
+        decision = await call.enforcer.deciding(event, RUNNABLE, shown=shown)
         if decision.blocked:
-            return self._refused(call.enforcer, decision, result, after=cut > 0)
-        content = decision.content
+            return result, decision
+        return in_form_of(result, decision.content.value) if decision.edited else result, None
+
+    async def _answer(
+        self, call: _Call[I], answer: AIMessage, shown: Shown | None
+    ) -> tuple[BaseMessage, Decision | None]:
+        whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
+        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
+        decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
+        if decided is whole:
+            return answer, block
+        return last(cast("AIMessage", decided), None).message if whole is not answer else decided, block
+
+    async def _given(self, call: _Call[I], result: O, block: Decision | None, cut: int = 0) -> O:
+        """What the caller gets of a decided result, or a refusal; without the characters that were shown."""
+        if block is not None:
+            return self._refused(call.enforcer, block, result, after=cut > 0)
+        engine = call.enforcer.engine
         if not call.here.where.task:  # inside a graph what comes out would go into its checkpoints
-            content = await call.enforcer.engine.restoring(replace(decision.event, content=content))
-        if content is not decision.event.content:
-            result = in_form_of(result, content.value)
-        return in_form_of(result, str(content.value)[cut:]) if cut else result
+            said = Content(plain(result, beside=False))
+            event = call.here.event(Stage.OUTPUT, Origin.MODEL, said, "output", call.here.where.run, digest(said.value))
+            content = await engine.restoring(event)
+            if content is not said:
+                result = in_form_of(result, content.value)
+        return _rest(result, cut) if cut else result
 
     def _event(self, stage: Stage, origin: Origin, value: object, here: Here) -> Event:
         content = _content(value)
@@ -258,6 +282,19 @@ def _last(inner: object) -> object:
 def _content(value: object) -> Content:
     """Everything readable in a chain's input or output."""
     return Content(plain(value))
+
+
+def _flowed(value: object) -> str:
+    """The text of a decided result that can have flowed; more may stand beside it."""
+    first = value[0] if isinstance(value, list) and value else value
+    return str(first.get("text", "")) if isinstance(first, Mapping) else str(first)
+
+
+def _rest(result: O, cut: int) -> O:
+    """The result without the characters of its text that were shown."""
+    if isinstance(result, AIMessage):
+        return result.model_copy(update={"content": str(result.content)[cut:]})
+    return str(result)[cut:]  # type: ignore[return-value]
 
 
 def _text(piece: object) -> str:

@@ -220,12 +220,10 @@ class _Attempt:
 
 
 async def streamed(
-    exchange: Exchange,
-    messages: Sequence[BaseMessage],
-    name: str,
-    target: Target,
+    exchange: Exchange, messages: Sequence[BaseMessage], target: Target
 ) -> AsyncGenerator[ChatGenerationChunk, None]:
-    """The model's answer as it comes, or a refusal; `name` tells this call from all others of the run."""
+    """The model's answer as it comes, or a refusal."""
+    name = exchange.named()
     checked, refused = await exchange.checked(messages)
     if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
         noted(name)
@@ -289,9 +287,12 @@ def _texts(message: AIMessageChunk) -> dict[Place, str] | None:
 
 
 def _mixed(lanes: Mapping[Place, _Lane], found: Mapping[Place, str]) -> bool:
-    """Whether a text and content blocks stand in one answer, so that what comes first is not what began first."""
+    """Whether a text and content blocks stand in one answer, so that what comes first is not what began first.
+
+    Or two texts of one kind, which are read together: what ends one may be half a value.
+    """
     places = {*lanes, *found} - {_BESIDE}
-    return _TEXT in places and len(places) > 1
+    return len(places) > 1 and (_TEXT in places or len({kind for kind, _ in places}) < len(places))
 
 
 def _plain(chunk: ChatGenerationChunk) -> bool:

@@ -11,7 +11,7 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from guardrails_mw.adapters.chunks import arriving
-from guardrails_mw.adapters.messages import size
+from guardrails_mw.adapters.messages import offered, size
 from guardrails_mw.event import ModelCall
 from guardrails_mw.wait import Either
 
@@ -42,7 +42,7 @@ class Target:
         own = self.kwargs[name] if name in self.kwargs else getattr(self.model, name, 0) or params.get("ls_max_tokens")
         return ModelCall(
             name=str(params.get("ls_model_name") or self.model._llm_type),
-            input_tokens=size(*messages),
+            input_tokens=size(*messages) + offered(self.kwargs),
             max_tokens=_length(own) * self._answers,
             limitable=bool(name),
         )

@@ -13,8 +13,8 @@ from guardrails_mw.cli.options import placed, read_policy
 from guardrails_mw.cli.output import complain, write
 
 if TYPE_CHECKING:
-    from guardrails_mw.likeness import Habits, Step
     from guardrails_mw.loops import LoopLimits
+    from guardrails_mw.loops.likeness import Habits, Step
 
 __all__ = ["loops"]
 
@@ -89,7 +89,7 @@ def _judged(
 
 def _steps(row: object, habits: Mapping[str, Habits]) -> Iterator[Step]:
     """The steps of a line. Raises `ValueError` that says what is wrong with it, never what is in it."""
-    from guardrails_mw.likeness import Habits, step_of
+    from guardrails_mw.loops.likeness import Habits, step_of
 
     if not isinstance(row, dict) or not isinstance(row.get("id"), str | int):
         raise ValueError("not an object with an id")  # noqa: TRY004 - the line is at fault

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["LAG", "between_words", "in_number", "words_back"]
+__all__ = ["LAG", "apart", "between_words", "in_number", "until_apart", "words_back"]
 
 LAG = 64
 """Characters that must follow a cut: more than the longest value with spaces in it, an IBAN in groups of four."""
@@ -15,6 +15,7 @@ _RUN = frozenset(
     "\u2060\u3000()\uff08\uff09\uff3b\uff3d.[]/,:"
 )
 """What may stand between the digits of one number."""
+_NUMBER = re.compile(r"[\s()+./,:;-]{0,8}\d")
 _WORD = re.compile(r"(?<![^\W\d_])[^\W\d_]{4,}")
 _PLAIN = re.compile(r"(?<![^\s(\"'])[^\W\d_]{4,}(?=[,.;:!?)\"']*(?:\s|$))")
 _REACH = 512
@@ -37,6 +38,48 @@ def between_words(text: str, limit: int) -> int:
             return limit
         limit = start
     return 0
+
+
+def apart(text: str, limit: int) -> int:
+    """The last position up to `limit` between two words, of which the second is no number; 0 if there is none.
+
+    A number may be hidden with the word before it, so nothing is cut there.
+
+    >>> apart("call 212 555 0123 now and then", 12), apart("call 212 555 0123 now and then", 20)
+    (0, 18)
+    """
+    while limit > 0:
+        limit = between_words(text, limit)
+        if not _NUMBER.match(text, limit):
+            return limit
+        limit -= 1
+    return 0
+
+
+def until_apart(text: str, position: int) -> int:
+    """The first position from `position` on that is `apart`; the text's end if there is none.
+
+    >>> until_apart("call 212 555 0123 now and then", 2), until_apart("call 212 555 0123 now and then", 18)
+    (18, 18)
+    """
+    start = position
+    while start > 0 and (text[start - 1] in _RUN or text[start - 1].isdecimal()):
+        start -= 1
+    digits, beyond = any(map(str.isdecimal, text[start:position])), -1
+    for index in range(position, len(text)):
+        if index > 0 and text[index - 1] in _BLANKS:
+            if beyond < index:
+                beyond = index
+                while beyond < len(text) and text[beyond] in _RUN:
+                    beyond += 1
+            number = digits and (beyond == len(text) or text[beyond].isdecimal())
+            if not number and not _NUMBER.match(text, index):
+                return index
+        if text[index].isdecimal():
+            digits = True
+        elif text[index] not in _RUN:
+            digits = False
+    return len(text)
 
 
 def in_number(text: str, position: int) -> int:

@@ -12,8 +12,9 @@ from uuid import uuid4
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event, Stage, ToolCall
 from guardrails_mw.gate import Cost, Gate
-from guardrails_mw.likeness import Habits, Step, call_key, step_of, tool_key
 from guardrails_mw.loops import WINDOW, Loop, LoopLimits, find_loop
+from guardrails_mw.loops.likeness import Habits, Step, call_key, step_of, tool_key
+from guardrails_mw.loops.traits import Trait
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Remedy, Verdict
 
@@ -28,7 +29,7 @@ _KEPT = 256  # calls under way and steps together; a turn may start many at once
 
 
 class _Seen(NamedTuple):
-    """A call as the register keeps it: of arguments and results hashes only.
+    """A call as the register keeps it: of arguments and results hashes only, and figures that are moved.
 
     `state` is ``open`` until its result came, then ``ran``, ``twin`` (one of the same turn gave the same) or, where a
     person let it through, ``approved``; for a call that was stopped it is the rung. `id` is the model's own id of the
@@ -44,10 +45,12 @@ class _Seen(NamedTuple):
     patience: int = 0
     id: str = ""
     turn: str = ""
+    figures: str = ""
+    wording: str = ""
 
     @property
     def step(self) -> Step:
-        return Step(self.tool, self.call, self.result, self.traits, self.patience)
+        return Step(self.tool, self.call, self.result, self.traits, self.patience, self.figures, self.wording)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class _Run:
         if not text:
             return cls(now)
         began, calls, rows = json.loads(text)
-        return cls(began, calls, tuple(map(_Seen._make, rows)))
+        return cls(began, calls, tuple(_Seen(*row) for row in rows))
 
     def packed(self) -> str:
         return _ENCODER.encode((self.began, self.calls, _last(self.seen)))
@@ -82,11 +85,11 @@ class LoopsGate(Gate):
 
     Args:
         name: the gate's name.
-        store: where it remembers the last steps of a run, as keyed hashes.
+        store: where it remembers the last steps of a run, as keyed hashes and moved figures.
         limits: when it is a loop and what follows.
         habits: what the policy says about tools, by name.
         prefix: put before every key; shadow mode remembers under its own.
-        secret: key of the hashes.
+        secret: key of the hashes, and what figures are moved by.
         clock: seconds since the epoch.
     """
 
@@ -160,7 +163,9 @@ class LoopsGate(Gate):
             return _verdict(loop, run.seen[known].state, tool), run
         rung = self._rung(before, steps[-loop.since :], new.turn)
         like = _latest(steps, new)
-        stopped = new._replace(state=rung, result=like.result, traits=like.traits, patience=like.patience)
+        stopped = like._replace(
+            key=new.key, state=rung, call=new.call, traits=like.traits | Trait.STOPPED, id=new.id, turn=new.turn
+        )
         return _verdict(loop, rung, tool), run.with_call(stopped)
 
     def _spent(self, run: _Run) -> str:
@@ -231,7 +236,13 @@ def _with_result(run: _Run, key: str, call_id: str, step: Step) -> _Run:
         if mine and item.state in {_OPEN, "ask"}:
             state = _APPROVED if item.state == "ask" else _TWIN if _has_twin(run.seen, item, step) else _RAN
             ran = item._replace(
-                state=state, result=step.result, traits=step.traits, patience=step.patience, call=step.call
+                state=state,
+                call=step.call,
+                result=step.result,
+                traits=step.traits,
+                patience=step.patience,
+                figures=step.figures,
+                wording=step.wording,
             )
             return replace(run, seen=(*run.seen[:index], ran, *run.seen[index + 1 :]))
     return run

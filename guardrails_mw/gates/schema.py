@@ -66,6 +66,7 @@ class _ShapeGate(Gate):
         max_reasks: how often a seam may ask again.
     """
 
+    joins: ClassVar[bool] = False  # it does so itself
     cost = Cost.BLOCKING  # a schema's author can write what is not linear in the value
 
     def __init__(self, name: str, shape: Shape, on_fail: str = "block", max_reasks: int = 1) -> None:

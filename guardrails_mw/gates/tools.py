@@ -30,6 +30,7 @@ class ToolsGate(Gate):
     """
 
     stages = frozenset({Stage.TOOL_CALL, Stage.TOOL_RESULT})
+    joins = False
 
     def __init__(
         self, tools: Mapping[str, ToolPolicy], default: Action, tiers: Mapping[str, Action], base: Path

@@ -57,7 +57,6 @@ def run(seam: str, source: str, mode: str) -> Watch:
     return watch
 
 
-@pytest.mark.filterwarnings("ignore:coroutine 'ahandle_event' was never awaited")  # LangChain, when a handler raises
 @pytest.mark.parametrize(("seam", "mode"), CELLS)
 def test_what_is_edited_is_nowhere(seam: str, mode: str) -> None:
     """With edits everywhere, the run goes on, and no byte that leaves holds a canary that was promised to stay."""

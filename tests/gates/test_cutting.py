@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import random
 
-from guardrails_mw.gates.cutting import words_back
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from guardrails_mw.gates.cutting import apart, until_apart, words_back
+
+
+@given(st.text("a1 .-(\n", max_size=60), st.integers(0, 60))
+@example("ab - - - - - - 12 c", 2)
+def test_the_next_cut_is_the_first_that_is_one(text: str, position: int) -> None:
+    """Forwards and backwards agree on where a text may be cut."""
+    position = min(position, len(text))
+    cuts = [index for index in range(position, len(text)) if index and apart(text, index) == index]
+    assert until_apart(text, position) == min(cuts, default=len(text))
 
 
 def test_words_far_apart_are_counted() -> None:

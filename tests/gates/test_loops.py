@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,8 +14,8 @@ from guardrails_mw.errors import GateError
 from guardrails_mw.event import Content, Event, Stage, ToolCall, Where
 from guardrails_mw.gate import Cost
 from guardrails_mw.gates.loops import LoopsGate
-from guardrails_mw.likeness import Habits
 from guardrails_mw.loops import LoopLimits
+from guardrails_mw.loops.likeness import Habits
 from guardrails_mw.store import Store
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.stores.sqlite import SqliteStore
@@ -252,13 +253,46 @@ def test_hashes_only(store: Store) -> None:
     """Neither arguments nor results are in the register, and it does not grow with the run."""
     gate = LoopsGate("loops", store, secret=b"s")
     for index in range(100):
-        done(gate, call(f"c{index}", {"q": f"secret-args-{index}"}), f"secret-result-{index}")
+        done(gate, call(f"c{index}", {"q": f"secret args-{index}"}), f"secret-result-{index}, 54321 seconds left")
     [key] = store.keys("")
     kept = store.get(key)
     assert key == "loops:r"
     assert kept is not None
     assert "secret" not in kept
-    assert len(kept) < 33 * 200
+    assert "54321" not in kept
+    assert len(kept) < 33 * 250
+
+
+def test_a_countdown_is_remembered(store: Store) -> None:
+    """What tells of progress survives in the register: a countdown goes on, a clock is stopped."""
+    gate = LoopsGate("loops", store, secret=b"s")
+    for index in range(14):
+        assert done(gate, call(f"c{index}"), f"{60 - index} seconds left").action is Action.ALLOW
+    clock = LoopsGate("clock", store, prefix="clock", secret=b"s")
+    for index in range(7):
+        assert done(clock, call(f"c{index}"), f"{10 + index} seconds passed").action is Action.ALLOW or index > 4
+    assert clock.check(call("c")).action is not Action.ALLOW
+
+
+def test_what_was_kept_before_there_were_figures(store: Store) -> None:
+    """A register with shorter rows is read, and its steps count."""
+    gate = LoopsGate("loops", store)
+    repeat(gate, 5)
+    [key] = store.keys("")
+    kept = store.get(key)
+    assert kept is not None
+    began, calls, rows = json.loads(kept)
+    assert store.swap(key, kept, json.dumps([began, calls, [row[:9] for row in rows]]))
+    assert gate.check(call("next")).remedy is Remedy.NUDGE
+
+
+def test_reworded_calls_meet_each_rung(store: Store) -> None:
+    """A question that is put otherwise after a hint goes on with the loop: the next rung follows, and then the end."""
+    gate = LoopsGate("loops", store)
+    asked = [f"vpn token {word}" for word in "abcdefghijklm"]
+    verdicts = [done(gate, call(f"c{n}", {"q": text}), "no results") for n, text in enumerate(asked)]
+    assert [v.action for v in verdicts] == [Action.ALLOW] * 9 + [Action.BLOCK, Action.ASK, Action.BLOCK, Action.BLOCK]
+    assert verdicts[9].reason == "loop.no_news"
 
 
 def test_calls_that_never_end_are_forgotten_in_the_end(store: Store) -> None:

@@ -83,6 +83,7 @@ class LlamaGuardGate(Gate):
     """
 
     config_type: ClassVar[type[GateConfig]] = LlamaGuardConfig
+    joins: ClassVar[bool] = False  # it reads all blocks at once
     cost = Cost.BLOCKING
     classifies = True
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
-from guardrails_mw.gates.cutting import LAG, between_words, words_back
+from guardrails_mw.gates.cutting import LAG, apart, between_words, words_back
 from guardrails_mw.gates.pii.config import PiiConfig
 from guardrails_mw.gates.pii.context import split_name
 from guardrails_mw.gates.pii.replacement import Replacer, hidden
@@ -22,7 +21,6 @@ __all__ = ["PiiConfig", "PiiGate"]
 
 _WORDS = 12
 """Words that are read again with what follows them: more than the five that count, for those that do not."""
-_NUMBER = re.compile(r"[\s()+./,:;-]{0,8}\d")
 _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
 
 
@@ -78,10 +76,7 @@ class PiiGate(Gate):
             return 0
         limit = min(limit, len(text) - self._lag)
         while limit > 0:
-            limit = between_words(text, limit)
-            if _NUMBER.match(text, limit):  # it may be hidden with the word before it
-                limit -= 1
-                continue
+            limit = apart(text, limit)
             line = text.rfind("\n", 0, limit) + 1
             if "\\" not in text[line:limit] or '"' not in text[line:limit]:
                 return limit

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from guardrails_mw.gates.cutting import apart, until_apart
 from guardrails_mw.gates.pii.context import PLACEHOLDER
 from guardrails_mw.gates.pii.escapes import fitted, tokens
 from guardrails_mw.gates.pii.matching import Match
@@ -19,10 +19,8 @@ Style = Literal["remove", "mask", "hash", "token"]
 Find = Callable[[str], list[Match]]
 _TAIL = 4
 _ROUNDS = 8
-_ROW = 8192
 _PATIENCE = 2
 """Searches of a result after which what still comes out is hidden with its whole row of digits or its word."""
-_AROUND = re.compile(r"[\d\s()+./,:;-]*\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +97,7 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
         if not fresh:
             break
         if number >= _PATIENCE:
-            fresh = [_row(text, match) for match in fresh]
+            fresh = _rows(text, fresh)
         before, matches = set(matches), _merged(fitted([*matches, *fresh], among))
         starts = [m.start for m in matches]
         around = {matches[max(0, bisect_right(starts, f.start) - 1)] for f in fresh}
@@ -107,14 +105,18 @@ def hidden(text: str, find: Find, replace: Replacer) -> list[Hidden]:
     return replaced
 
 
-def _row(text: str, match: Match) -> Match:
-    """The match with the digits, punctuation and white space around it, and what is joined to them."""
-    low = max(0, match.start - _ROW)
-    behind = _AROUND.match(text[low : match.start][::-1])
-    ahead = _AROUND.match(text, match.end, match.end + _ROW)
-    assert behind is not None  # both match the empty text too
-    assert ahead is not None
-    return match._replace(start=match.start - behind.end(), end=ahead.end())
+def _rows(text: str, matches: Sequence[Match]) -> list[Match]:
+    """The matches with the numbers around them and what is joined to those.
+
+    A row ends where a stream may be cut, so what one place brings out is never hidden across such a cut.
+    """
+    rows: list[Match] = []
+    for match in sorted(matches):
+        if rows and match.end <= rows[-1].end:
+            continue
+        joined = text[match.end : until_apart(text, match.end)].rstrip()
+        rows.append(match._replace(start=apart(text, match.start), end=match.end + len(joined)))
+    return rows
 
 
 def _outside(text: str, matches: Sequence[Match]) -> list[Match]:

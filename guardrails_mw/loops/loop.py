@@ -7,9 +7,9 @@ order. ``ping_pong``: agents that hand over to each other. ``same_error``: one t
 whatever its arguments. ``no_news``: steps of which none brought anything that had not been seen, such as searches
 that are rephrased and find nothing; ``monologue`` where they were thoughts.
 
-What it takes for granted: a result that was never seen is progress, and so is a new call that does something. A
-loop with something ever new in between (a real clock with more digits than a time has, a random number) looks like
-progress.
+What it takes for granted: a result that was never seen is progress, so is a new call that does something, and so is
+an answer that is known but was given about something else. What asks the same in other words (`progress`) is no new
+question. A loop with something ever new in between, such as a random number, looks like progress.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from dataclasses import dataclass
 
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.likeness import Step, Trait
+from guardrails_mw.loops.likeness import Step
+from guardrails_mw.loops.progress import STALE, news_in, told_apart
+from guardrails_mw.loops.traits import Trait
 
 __all__ = ["KINDS", "WINDOW", "Loop", "LoopLimits", "find_loop", "first_loop"]
 
@@ -34,9 +36,8 @@ _RUNGS = ("nudge", "ask", "block")
 _PERIODS = 6
 _PATIENCE = 2  # how many repetitions more a tool may have that waits for something
 _HARDER = 2  # how many less one that has an effect
-_THROUGH_NEWS = 8  # one call with one error, whatever else happens meanwhile
 _FUTILE = Trait.FAILED | Trait.EMPTY | Trait.TALK | Trait.HANDOVER  # other arguments make no difference
-_STALE, _NEUTRAL = 3, 1  # weights of a step without news: known or empty-handed; new call, known answer
+_THROUGH_NEWS = 8  # one call with one error, whatever else happens meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ class Loop:
 def find_loop(steps: Sequence[Step], limits: LoopLimits = _DEFAULT) -> Loop | None:
     """The loop that the last step completes or goes on with, None if there is none.
 
-    Looks at the last `WINDOW` steps; takes time linear in their number.
+    Looks at the last `WINDOW` steps; takes time linear in their number. Figures that were taken out of the results are
+    looked at only where there would be a loop without them.
 
     >>> look, find = Step("search", "search x", "nothing"), Step("find", "find x", "none")
     >>> find_loop([look] * 5).kind
@@ -117,10 +119,30 @@ def find_loop(steps: Sequence[Step], limits: LoopLimits = _DEFAULT) -> Loop | No
     True
     """
     window = steps[-WINDOW:]
-    last = window[-1] if window else None
-    if last is None or not any(step.result == last.result and step.tool == last.tool for step in window[:-1]):
+    loop = _found(window, limits)
+    if loop is None or not any(step.figures for step in window):
+        return loop
+    return _found(told_apart(window), limits)
+
+
+def _found(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+    if not _is_known(window):
         return None  # it brought something new
-    return _cycle(window, limits) or _same_error(window, limits) or _no_news(window, limits)
+    if (loop := _cycle(window, limits)) is not None:
+        return loop
+    news = news_in(window)
+    return _same_error(window, news, limits) or _no_news(window, news, limits)
+
+
+def _is_known(window: Sequence[Step]) -> bool:
+    """Whether the last step's answer was there before."""
+    if not window:
+        return False
+    tool, result = window[-1].tool, window[-1].result
+    for step in window[:-1]:  # noqa: SIM110 - half the time of `any`
+        if step.result == result and step.tool == tool:
+            return True
+    return False
 
 
 def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[int, Loop] | None:
@@ -137,8 +159,11 @@ def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[in
     return None
 
 
-def _same(one: Step, other: Step) -> bool:
-    return one.result == other.result and one.call == other.call and one.tool == other.tool and one.result != ""
+def _same(one: Step, other: Step, loose: bool) -> bool:
+    """Whether two steps are the same; of hand-overs in turn it does not matter what they give as a reason."""
+    if one.result != other.result or one.tool != other.tool or one.result == "":
+        return False
+    return one.call == other.call or bool(loose and one.traits & Trait.HANDOVER)
 
 
 def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
@@ -146,7 +171,7 @@ def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
     size = len(window)
     for period in range(1, min(_PERIODS, size // 2) + 1):
         length, index = period, size - 1 - period
-        while index >= 0 and _same(window[index], window[index + period]):
+        while index >= 0 and _same(window[index], window[index + period], period > 1):
             length, index = length + 1, index - 1
         turn = window[-period:]
         if length < 2 * period or length // period < _rounds(turn, limits):
@@ -154,8 +179,11 @@ def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
         together = Trait.HANDOVER
         for step in turn:
             together &= step.traits
+        if together and period > 1 and len({step.tool for step in turn}) == 1:
+            continue  # one task after the other for the same agent
         kind = "repeat" if period == 1 else "ping_pong" if together else "cycle"
-        return Loop(kind, length // period, length, calls=frozenset({turn[0].call}))
+        tools = frozenset({turn[0].tool}) if period > 1 and turn[0].traits & Trait.HANDOVER else frozenset()
+        return Loop(kind, length // period, length, frozenset({turn[0].call}), tools)
     return None
 
 
@@ -172,12 +200,11 @@ def _rounds(turn: Sequence[Step], limits: LoopLimits) -> int:
     return wanted + _PATIENCE if traits & Trait.WAITING else wanted
 
 
-def _same_error(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+def _same_error(window: Sequence[Step], news: Sequence[int], limits: LoopLimits) -> Loop | None:
     """One tool that fails with one error; what other tools bring meanwhile counts for it."""
     last = window[-1]
-    if not last.traits & Trait.FAILED or last.patience:
+    if not last.traits & Trait.FAILED or last.patience or news[-1] == 0:
         return None
-    news = _news(window)
     count = calls = since = 0
     fresh = False
     for back, step in enumerate(reversed(window), start=1):
@@ -188,44 +215,28 @@ def _same_error(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
         else:
             count, calls = count + (not fresh), calls + (step.call == last.call)
             since = since if fresh and calls < _THROUGH_NEWS else back
+            if news[-back] == 0:
+                break
     wanted = limits.errors + (1 if last.traits & Trait.WAITING else 0)
     if count >= wanted or calls >= max(_THROUGH_NEWS, limits.errors):
         return Loop("same_error", max(count, calls), since, tools=frozenset({last.tool}))
     return None
 
 
-def _no_news(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
+def _no_news(window: Sequence[Step], news: Sequence[int], limits: LoopLimits) -> Loop | None:
     """Steps at the end of the window that brought nothing new."""
     total = count = 0
     calls: set[str] = set()
     tools: set[str] = set()
+    answered: dict[tuple[str, str], str] = {}  # two calls with one answer: a third would have it too
     talk = Trait.TALK
-    for weight, step in zip(reversed(_news(window)), reversed(window), strict=True):
+    for weight, step in zip(reversed(news), reversed(window), strict=True):
         if weight == 0 or step.patience:
             break
         total, count, talk = total + weight, count + 1, talk & step.traits
         calls.add(step.call)
-        if weight == _NEUTRAL or step.traits & _FUTILE:
+        if step.traits & _FUTILE or answered.setdefault((step.tool, step.result), step.call) != step.call:
             tools.add(step.tool)
-    if total < limits.no_news * _STALE:
+    if total < limits.no_news * STALE:
         return None
     return Loop("monologue" if talk else "no_news", count, count, frozenset(calls), frozenset(tools))
-
-
-def _news(window: Sequence[Step]) -> list[int]:
-    """For each step, 0 if it was progress, else how much it weighs that it was not."""
-    results: set[tuple[str, str]] = set()
-    calls: set[str] = set()
-    weights: list[int] = []
-    for step in window:
-        answer = (step.tool, step.result)
-        if not step.result or answer not in results:
-            weight = 0
-        elif step.call in calls or step.traits & _FUTILE:
-            weight = _STALE
-        else:
-            weight = 0 if step.traits & Trait.ACTED else _NEUTRAL
-        results.add(answer)
-        calls.add(step.call)
-        weights.append(weight)
-    return weights

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guardrails_mw.likeness import Step, Trait, call_key, likeness, result_key, step_of
+from guardrails_mw.loops.gist import gist_of
+from guardrails_mw.loops.likeness import Step, call_key, result_key, step_of
+from guardrails_mw.loops.traits import Trait
 
 
 def test_call_key() -> None:
@@ -71,13 +73,14 @@ def test_results_of_any_kind() -> None:
 @pytest.mark.parametrize(
     ("tool", "result", "ok", "expected"),
     [
-        ("send_mail", "ok", True, Trait.ACTED),
+        ("send_mail", "ok", True, Trait.ACTED | Trait.MAKES),
         ("enroll", '{"status": "success"}', True, Trait.ACTED),
         ("search_files", "no results", True, Trait.READS | Trait.EMPTY),
         ("get_order", "", True, Trait.READS | Trait.BLANK | Trait.EMPTY),
-        ("mkdir", "", True, Trait.BLANK),
+        ("mkdir", "", True, Trait.ACTED | Trait.BLANK),
+        ("frobnicate", "", True, Trait.BLANK),
         ("sql", "Error: no such table", True, Trait.FAILED),
-        ("sql", "ok", False, Trait.FAILED),
+        ("sql", "ok", False, Trait.FAILED | Trait.RAISED),
         ("jobStatus", "queued", True, Trait.WAITING | Trait.ACTED),
         ("think", "", True, Trait.TALK | Trait.BLANK),
         ("transfer_to_sales", "now with sales", True, Trait.HANDOVER),
@@ -104,7 +107,6 @@ def test_any_result_is_a_step(value: object) -> None:
 def test_long_results_take_linear_time() -> None:
     """Only the beginning of a long text is normalised; the rest is compared as it is."""
     long = "at 10:00:00 " * 50_000
-    text = likeness(long)
-    assert text is not None
+    text = gist_of(long).text
     assert text.startswith("at # at #")
     assert text.endswith("at 10:00:00 ")
