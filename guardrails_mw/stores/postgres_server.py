@@ -9,7 +9,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 from guardrails_mw.errors import PolicyError, StoreError
-from guardrails_mw.stores.breaker import Breaker, forget_in_children
+from guardrails_mw.forks import forget_in_children
+from guardrails_mw.stores.breaker import Breaker
 from guardrails_mw.stores.postgres_wire import Arg, Row, Wire
 
 __all__ = ["PostgresServer"]

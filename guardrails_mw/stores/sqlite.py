@@ -17,13 +17,13 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from guardrails_mw.errors import StoreError
+from guardrails_mw.forks import forget_in_children
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
 from guardrails_mw.stores.claims import one_each, refusal, times
@@ -93,17 +93,7 @@ _CODES = {
     sqlite3.SQLITE_CONSTRAINT: "store.constraint",
 }
 
-_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 _orphans: list[sqlite3.Connection | None] = []
-
-
-def _after_fork() -> None:
-    for store in list(_stores):
-        store._forget()  # noqa: SLF001 - the class below
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class SqliteStore:
@@ -131,14 +121,14 @@ class SqliteStore:
             raise StoreError("store.sqlite_too_old")
         with self._session():
             pass
-        _stores.add(self)
+        forget_in_children(self)
 
     @property
     def blocking(self) -> bool:
         """True when every write waits for the disk."""
         return self._durability == "power"
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In a forked child: never use, nor close, what belongs to the parent."""
         _orphans.append(self._db)
         self._lock, self._db = threading.Lock(), None
