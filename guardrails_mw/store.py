@@ -95,8 +95,8 @@ class Store(Protocol):
 
         What is held counts as used from here on. Nothing changes that when `ttl` (seconds) is over: its caller is
         then taken for gone, and what it held for spent, until it comes back and settles or releases it all the
-        same. `KEPT` seconds later that is for good: a reservation, whatever its scopes, forgets such holds, the
-        oldest first and not all at once where they are many. Repeating this one's key still holds nothing.
+        same. `KEPT` seconds later that is for good: reservations, whatever their scopes, forget such holds, some at
+        a time where they are many. Repeating the key of one still holds nothing.
         """
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:

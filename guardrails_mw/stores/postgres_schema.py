@@ -1,8 +1,8 @@
 """What the PostgreSQL store keeps, version by version, and the functions that change it.
 
 All is in a schema of its own, ``guardrails``. Budgets and the log are changed by functions, so that each
-operation is one statement and its own transaction. Locks are always taken in the same order: rows of ``used``
-sorted by scope, then rows of ``hold`` sorted by key and scope; so nothing deadlocks.
+operation is one statement and its own transaction. Locks are always taken in the same order: what is kept of the
+key, then rows of ``used`` sorted by scope; who forgets holds waits for none. So nothing deadlocks.
 """
 
 from __future__ import annotations
