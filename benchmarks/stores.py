@@ -74,9 +74,11 @@ def _row(name: str, setting: str, found: dict[str, float]) -> list[str]:
 def _compared(found: dict[str, float]) -> list[str]:
     if "bare" not in found:
         return []
-    ratio = found["bare"] / found["PostgreSQL"]
-    bare = f"{1 / found['bare']:,.0f}"
-    return [f"A bare pair of committed updates on the same PostgreSQL: {bare} per second; ours {ratio:.2f} x that."]
+    bare, ours, past = found["bare"], found["PostgreSQL"], found["PostgreSQL, past"]
+    return [
+        f"A bare pair of committed updates on the same PostgreSQL: {1 / bare:,.0f} per second.",
+        f"PostgreSQL next to that: {bare / ours:.2f} x, with past scopes {bare / past:.2f} x.",
+    ]
 
 
 def _pairs(store: Store) -> Call:

@@ -38,7 +38,7 @@ class Terms:
     Attributes:
         output: tokens held for the answer of a call that names no limit.
         least: a call is shortened to what is affordable, but never below this many tokens.
-        ttl: seconds after which a hold that nobody settled is charged in full.
+        ttl: seconds after which a call is taken for lost, and what it held for spent; see `Store.reserve`.
         unpriced: whether a model without a price may be called under a cap in dollars; it then counts as free.
         points: per tool, the risk points of a call.
     """
@@ -155,7 +155,7 @@ class Budget:
         return refused
 
     def settle(self, event: Event, outcome: Outcome) -> bool:
-        """Charge what a call used; False when nothing is held under its key (any more).
+        """Charge what a call used, however long it took; False when nothing is held under its key (any more).
 
         ``done`` charges the real amounts; what the outcome does not say (no token counts) is charged as
         held. ``released`` charges nothing. ``unknown`` charges all that was held, and the time.

@@ -31,7 +31,7 @@ from guardrails_mw.verdict import Decision
 __all__ = ["Generation", "Held", "Seat"]
 
 _SETTLING = 256
-"""Replaced engines whose decisions can still be settled by hand; a hold that is older was charged in full."""
+"""Replaced engines whose decisions can still be settled by hand; what older ones held stays charged in full."""
 
 
 @dataclass(frozen=True, slots=True)

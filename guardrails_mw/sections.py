@@ -165,7 +165,8 @@ class ReservePolicy(Section):
     least_output_tokens: int = Field(default=64, gt=0)
     """An answer is shortened to what is affordable, but not below this."""
     lasts: Duration = Field(default=900.0, gt=0)
-    """After this time a hold that nobody settled is charged in full."""
+    """After this time a call is taken for lost, and what it held for spent. One that ends later is charged what it
+    really used all the same; 30 days later what it held is final."""
     unknown_price: Literal["block", "allow"] = "block"
     """What a model without a price means under a limit in dollars."""
 

@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Claim", "Entry", "Refusal", "RunSummary", "Store", "unit_of"]
+__all__ = ["KEPT", "Claim", "Entry", "Refusal", "RunSummary", "Store", "unit_of"]
+
+KEPT = 30 * 86_400.0
+"""Seconds for which a hold whose time is over can still be settled or released."""
 
 
 def unit_of(scope: str) -> str:
@@ -90,11 +93,14 @@ class Store(Protocol):
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none. None means held. A key that was used before holds nothing anew.
 
-        Holds of these scopes that are older than their `ttl` (seconds) are charged in full first.
+        What is held counts as used from here on. Nothing changes that when `ttl` (seconds) is over: its caller is
+        then taken for gone, and what it held for spent, until it comes back and settles or releases it all the
+        same. `KEPT` seconds later that is for good: reservations, whatever their scopes, forget such holds, some at
+        a time where they are many. Repeating the key of one still holds nothing.
         """
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
-        """Replace a hold by what was really used; False if not held.
+        """Replace a hold by what was really used, however long it took; False if not held.
 
         Args:
             key: the reservation's key.
@@ -103,7 +109,7 @@ class Store(Protocol):
         """
 
     def release(self, key: str) -> bool:
-        """Drop a hold and forget its key, so that it may be reserved anew; False if not held."""
+        """Drop a hold, also one that is overdue, and forget its key, which may be reserved anew; False if not held."""
 
     def used(self, scope: str) -> int:
         """Charged plus held."""

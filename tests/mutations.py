@@ -274,6 +274,23 @@ MUTATIONS = (
         ("tests/adapters/test_usage.py::test_calls_under_one_run_id_are_each_counted",),
     ),
     Mutation(
+        "a call that outlasts its hold is not charged what it used",
+        "guardrails_mw/stores/memory.py",
+        "            self._forget(stale)",
+        "            self._forget(now)",
+        (
+            "tests/test_budget.py::test_a_call_that_outlasts_its_hold_is_charged_what_it_used",
+            "tests/test_budget.py::test_what_never_started_is_given_back_however_late",
+        ),
+    ),
+    Mutation(
+        "what a crash leaves behind piles up",
+        "guardrails_mw/stores/redis_scripts.py",
+        "  redis.call('DEL', KEYS[1] .. old)\n",
+        "",
+        ("tests/conformance/test_store.py::TestRedis::test_many_lost_holds_go_in_time",),
+    ),
+    Mutation(
         "a forked child waits for its parent's threads",
         "guardrails_mw/workers.py",
         "adrift\n        self.forget()\n        forget_in_children(self)",

@@ -14,7 +14,7 @@ from guardrails_mw.budget import Admitted, Budget, Refused, Terms
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Actor, Content, Event, ModelCall, Stage, ToolCall, Where
 from guardrails_mw.prices import Prices
-from guardrails_mw.store import Store
+from guardrails_mw.store import KEPT, Store
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.stores.sqlite import SqliteStore
 from guardrails_mw.verdict import Outcome, Usage
@@ -203,12 +203,35 @@ def test_time_stops_the_call_after() -> None:
 
 
 def test_nobody_settles() -> None:
-    """A hold that is never settled stays charged after its time."""
+    """A hold that is never settled stays charged after its time, and a month later for good."""
     b = budget({"tokens": 200}, ttl=60.0)
     b.reserve("r", "k1", CALL, 0.0)
-    assert b.reserve("r", "k2", CALL, 1000.0) == ("budget.run.tokens", 200, 150, 150)
+    for now in (1000.0, KEPT + 60.0):
+        assert b.reserve("r", "k2", CALL, now) == ("budget.run.tokens", 200, 150, 150)
     assert b.settle("r", "k1", CALL, done(0.0, (1, 1))) is False
     assert b.used("r") == {"tokens": 150}
+
+
+def test_a_call_that_outlasts_its_hold_is_charged_what_it_used() -> None:
+    """Twenty minutes of a tool count as twenty minutes, and a slow model's worst case is given back."""
+    b = budget(ALL_UNITS | {"milliseconds": 600_000}, ttl=900.0)
+    assert b.reserve("r", "agent", TOOL, 0.0) == Admitted()
+    assert b.reserve("r", "slow", CALL, 0.0) == Admitted()
+    assert b.reserve("r", "meanwhile", TOOL, 1100.0) == Admitted()
+    assert b.settle("r", "agent", TOOL, done(1200.0)) is True
+    assert b.settle("r", "slow", CALL, done(0.0, (80, 3))) is True
+    assert b.used("r") == {"usd": 110, "tokens": 83, "model_calls": 1, "tool_calls": 2, "seconds": 1_200_001}
+    assert b.settle("r", "agent", TOOL, done(1.0)) is False
+    assert b.reserve("r", "next", CALL, 1201.0) == ("budget.run.seconds", 600_000, 1_200_001, 1)
+
+
+def test_what_never_started_is_given_back_however_late() -> None:
+    """A call that waited for a person longer than `ttl`, and was rejected, has cost nothing."""
+    b = budget({"tool_calls": 1}, ttl=60.0)
+    b.reserve("r", "asked", TOOL, 0.0)
+    assert b.reserve("r", "other", TOOL, 86_400.0) == ("budget.run.tool_calls", 1, 1, 1)
+    assert b.settle("r", "asked", TOOL, Outcome("released")) is True
+    assert b.reserve("r", "other", TOOL, 86_400.0) == Admitted()
 
 
 def test_warnings() -> None:

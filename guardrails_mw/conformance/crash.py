@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from guardrails_mw.conformance.support import Conformance, Opener, opened
+from guardrails_mw.conformance.support import Conformance, Opener, go, opened, start
 from guardrails_mw.ledger import verify
-from guardrails_mw.store import Claim, Store
+from guardrails_mw.store import KEPT, Claim, Store
 
 __all__ = ["CrashConformance"]
 
-_SPAWN = multiprocessing.get_context("spawn")
 _HELD, _USED = 10, 3
 _CAP = 400
 _SHARED = [Claim(f"{scope}:calls", 1, _CAP) for scope in ("run", "agent", "tenant")]
@@ -68,7 +66,8 @@ class CrashConformance(Conformance):
         self.needs(self.shared, "no other process sees this store")
         steps: dict[str, str] = {}
         moments = ("asks", "holds", "records")
-        for (_, worker, told), moment in zip(_started(spend, opener, len(moments)), moments, strict=True):
+        started = [start(spend, opener, name) for name in moments]
+        for (worker, told), moment in zip(started, moments, strict=True):
             step, number = "", 0
             while step != moment or number < 5:
                 step, key = told.recv()
@@ -96,7 +95,8 @@ class CrashConformance(Conformance):
         used = store.used("run:usd")
         assert used in totals
         assert store.used("tenant:usd") == used
-        store.reserve("later", [Claim("run:usd", 0, 10**12)], 60.0, 60.0)
+        for number in range(3):
+            store.reserve(f"later:{number}", [Claim("run:usd", 0, 10**12)], KEPT + 60.0, 60.0)
         assert not any(store.settle(key, {"usd": 0}) for key in steps)
         assert not any(store.release(key) for key in steps)
         assert store.used("run:usd") == store.used("tenant:usd") == used
@@ -104,15 +104,12 @@ class CrashConformance(Conformance):
     def test_killed_callers_leave_the_cap_exact(self, opener: Opener) -> None:
         """Callers that are killed while they reserve: the others fill every scope up to its cap, and not beyond."""
         self.needs(self.shared, "no other process sees this store")
-        workers = list(_started(exhaust, opener, 4))
-        for _, _, told in workers:
-            assert told.recv() == "ready"
-        for _, _, told in workers:
-            told.send("go")
-        for _, worker, told in workers[:2]:
+        workers = [start(exhaust, opener, name) for name in "abcd"]
+        go(told for _, told in workers)
+        for worker, told in workers[:2]:
             told.recv()
             _kill(worker)
-        for _, worker, told in workers[2:]:
+        for worker, told in workers[2:]:
             while told.recv():
                 pass
             worker.join()
@@ -121,18 +118,6 @@ class CrashConformance(Conformance):
             for number in range(4):  # what a dying caller asked for and did not get, the others could not see
                 store.reserve(f"last:{number}", _SHARED, 0.0, 60.0)
             assert [store.used(claim.scope) for claim in _SHARED] == [_CAP] * 3
-
-
-def _started(target: object, opener: Opener, count: int) -> Iterator[tuple[str, BaseProcess, Connection]]:
-    """Processes with names, all running before the first is handed out."""
-    made = []
-    for name in "abcdef"[:count]:
-        ours, theirs = _SPAWN.Pipe()
-        worker = _SPAWN.Process(target=target, args=(opener, name, theirs), daemon=True)  # type: ignore[arg-type]
-        worker.start()
-        theirs.close()
-        made.append((name, worker, ours))
-    yield from made
 
 
 def _kill(worker: BaseProcess) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import ClassVar, TypeVar
 from unittest import SkipTest
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.store import Store
 
-__all__ = ["Conformance", "Opener", "opened", "race", "refuses"]
+__all__ = ["Conformance", "Opener", "go", "opened", "race", "refuses", "start"]
 
 Opener = Callable[[], Store]
 """Opens the store under test: the same contents each time, where the store lasts."""
 
 T = TypeVar("T")
+
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Conformance:
@@ -52,6 +57,24 @@ def refuses(code: str) -> Iterator[None]:
     except StoreError as error:
         raised = error.code
     assert raised == code
+
+
+def start(target: Callable[..., None], *args: object) -> tuple[BaseProcess, Connection]:
+    """A process of its own that runs a function of a module; its last argument is the other end of the pipe."""
+    ours, theirs = _SPAWN.Pipe()
+    worker = _SPAWN.Process(target=target, args=(*args, theirs), daemon=True)
+    worker.start()
+    theirs.close()
+    return worker, ours
+
+
+def go(told: Iterable[Connection]) -> None:
+    """Have processes begin together, when each has said that it is ready."""
+    ready = list(told)
+    for each in ready:
+        assert each.recv() == "ready"
+    for each in ready:
+        each.send("go")
 
 
 def race(count: int, work: Callable[[int], T]) -> list[T]:

@@ -1,18 +1,15 @@
-"""What stores on a network share: a server that is down is not waited for at every call, and forks are survived."""
+"""What stores on a network share: a server that is down is not waited for at every call."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from guardrails_mw.errors import StoreError
 
-__all__ = ["UNREACHABLE", "Breaker", "forget_in_children"]
+__all__ = ["UNREACHABLE", "Breaker"]
 
 UNREACHABLE = frozenset({"store.unreachable", "store.timeout", "store.lost"})
 """Codes that say nothing about the request: the server could not be reached, did not answer or went away."""
@@ -48,16 +45,27 @@ class Breaker:
     @contextmanager
     def call(self) -> Iterator[None]:
         """Around one operation. Raises `StoreError` (``store.down``) instead of running it while the server is down."""
-        probe = self._closed_until is not None and self._admit()
+        probe = self.enter()
         try:
             yield
         except BaseException as error:
-            down = isinstance(error, StoreError) and error.code in UNREACHABLE
-            if down or probe:
-                self._ended(down, probe)
+            self.leave(probe, error)
             raise
-        if self._closed_until is not None:
-            self._ended(down=False, probe=probe)
+        self.leave(probe, None)
+
+    def enter(self) -> bool:
+        """Before an operation: whether it is a probe, to be told to `leave`. Raises as `call` does."""
+        return self._closed_until is not None and self._admit()
+
+    def leave(self, probe: bool, error: BaseException | None) -> None:
+        """After an operation: how it ended."""
+        if error is None:
+            if self._closed_until is not None:
+                self._ended(down=False, probe=probe)
+            return
+        down = isinstance(error, StoreError) and error.code in UNREACHABLE
+        if down or probe:
+            self._ended(down, probe)
 
     def _admit(self) -> bool:
         with self._lock:
@@ -73,25 +81,3 @@ class Breaker:
             if probe:
                 self._probing = False
             self._closed_until = self._clock() + self._pause if down else None
-
-
-class _Forgetful(Protocol):
-    def forget(self) -> None:
-        """In a forked child: neither use nor close what belongs to the parent."""
-
-
-_stores: weakref.WeakSet[_Forgetful] = weakref.WeakSet()
-
-
-def forget_in_children(store: _Forgetful) -> None:
-    """Have a store forget its connections in every process that is forked from this one."""
-    _stores.add(store)
-
-
-def _after_fork() -> None:
-    for store in list(_stores):
-        store.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.stores.claims import one_each, refusal, times
 
 __all__ = ["MemoryStore"]
 
@@ -30,8 +31,8 @@ class MemoryStore:
         self._by_key: dict[tuple[str, str], Entry] = {}
         self._used: dict[str, int] = {}
         self._keys: set[str] = set()
-        self._held: dict[str, dict[str, int]] = {}
-        self._expires: dict[str, dict[str, float]] = {}
+        self._held: dict[str, tuple[float, dict[str, int]]] = {}
+        self._next = math.inf  # no hold is over before
         self._register: dict[str, tuple[str, float | None]] = {}
 
     @property
@@ -66,61 +67,54 @@ class MemoryStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        if any(claim.amount < 0 for claim in claims):
-            raise StoreError("store.value")
+        held = {claim.scope: claim.amount for claim in one_each(claims)}
+        expires, stale = times(now, ttl)
         with self._lock:
             if key in self._keys:
                 return None
-            for claim in claims:
-                self._expire(claim.scope, now)
-            held: dict[str, int] = {}
-            for claim in claims:
-                used = self._used.get(claim.scope, 0) + held.get(claim.scope, 0)
-                if used + claim.amount > claim.cap:
-                    return Refusal(claim.scope, claim.cap, used, claim.amount)
-                held[claim.scope] = held.get(claim.scope, 0) + claim.amount
+            self._forget(stale)
+            refused = refusal(claims, {scope: self._used.get(scope, 0) for scope in held})
+            if refused is not None:
+                return refused
             self._keys.add(key)
-            self._held[key] = held
+            if held:
+                self._held[key] = expires, held
+                self._next = min(self._next, expires)
             for scope, amount in held.items():
                 self._used[scope] = self._used.get(scope, 0) + amount
-                self._expires.setdefault(scope, {})[key] = now + ttl
             return None
+
+    def _forget(self, before: float) -> None:
+        if before < self._next:
+            return
+        self._held = {key: hold for key, hold in self._held.items() if hold[0] > before}
+        self._next = min((expires for expires, _ in self._held.values()), default=math.inf)
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""
         if any(amount < 0 for amount in amounts.values()):
             raise StoreError("store.value")
         with self._lock:
-            held = self._close(key)
-            for scope, amount in held.items():
-                self._used[scope] += amounts.get(unit_of(scope), 0) - amount
-            return bool(held)
+            return self._close(key, amounts)
 
     def release(self, key: str) -> bool:
         """Drop a hold and forget its key; see `Store.release`."""
         with self._lock:
-            held = self._close(key)
-            for scope, amount in held.items():
-                self._used[scope] -= amount
+            held = self._close(key, {})
             if held:
                 self._keys.discard(key)
-            return bool(held)
+            return held
+
+    def _close(self, key: str, amounts: Mapping[str, int]) -> bool:
+        _, held = self._held.pop(key, (0.0, {}))
+        for scope, amount in held.items():
+            self._used[scope] += amounts.get(unit_of(scope), 0) - amount
+        return bool(held)
 
     def used(self, scope: str) -> int:
         """Charged plus held."""
         with self._lock:
             return self._used.get(scope, 0)
-
-    def _expire(self, scope: str, now: float) -> None:
-        # `used` counts holds from the start, so charging one in full is forgetting that it can be settled
-        for key in [key for key, expires in self._expires.get(scope, {}).items() if expires <= now]:
-            self._close(key)
-
-    def _close(self, key: str) -> dict[str, int]:
-        held = self._held.pop(key, {})
-        for scope in held:
-            self._expires[scope].pop(key)
-        return held
 
     def get(self, key: str) -> str | None:
         """The value under a key, or None."""

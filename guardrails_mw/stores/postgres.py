@@ -17,8 +17,10 @@ from typing import Literal, cast
 from guardrails_mw.errors import StoreError
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores.breaker import Breaker
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.postgres_schema import MIGRATIONS
 from guardrails_mw.stores.postgres_server import PostgresServer
+from guardrails_mw.stores.postgres_wire import Wire
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
 
@@ -27,14 +29,15 @@ __all__ = ["PostgresStore"]
 _PAGE = 500
 _LOCK = 0x67756172  # "guar": of those who migrate at once, one does
 _LARGEST = 2**63 - 1
+_PAUSE = 60.0
+"""Seconds between two looks at a thousand holds for those that nobody has settled."""
 
-_APPEND = "SELECT * FROM guardrails.append(%s, %s, %s, %s, %s, %b, %b)"
-_ENTRY = "SELECT run, seq, key, at, kind, body, prev, hash FROM guardrails.log WHERE run = %s"
-_RESERVE = (
-    "SELECT place, taken FROM "
-    "guardrails.reserve(%s, %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::float8, %s::float8)"
-)
-_SETTLE = "SELECT guardrails.settle(%s, %s::text[], %s::bigint[], %s::bool)"
+_APPEND = "SELECT * FROM guardrails.append($1, $2, $3, $4, $5, $6, $7)"
+_APPEND_FORMATS = (0, 0, 0, 0, 0, 1, 1)
+_ENTRY = "SELECT run, seq, key, at, kind, body, prev, hash FROM guardrails.log WHERE run = $1"
+_RESERVE = "SELECT guardrails.reserve($1, $2, $3, $4, $5)"
+_FORGET = "SELECT guardrails.forget($1, $2)"
+_SETTLE = "SELECT guardrails.settle($1, $2, $3, $4)"
 
 
 class PostgresStore:
@@ -69,6 +72,7 @@ class PostgresStore:
         connections: int = 8,
         breaker: Breaker | None = None,
     ) -> None:
+        self._looked, self._after = -math.inf, ""
         setup = _setup(timeout) + ("; SET synchronous_commit = on" if durability == "power" else "")
         self._server = PostgresServer(url, setup, timeout, connections, breaker or Breaker())
         try:
@@ -99,16 +103,16 @@ class PostgresStore:
             raise StoreError("store.value") from None
         texts = (_kept(run), _kept(key), at, _kept(kind), _kept(body))
         try:
-            [row] = self._server.query(_APPEND, (*texts, middle, tail))
+            [row] = self._server.query(_APPEND, (*texts, middle, tail), _APPEND_FORMATS)
         except StoreError as error:
             if error.code != "store.constraint":
                 raise
-            [row] = self._server.query(f"{_ENTRY} AND key = %s", (texts[0], texts[1]))  # another was first
+            [row] = self._server.query(f"{_ENTRY} AND key = $2", (texts[0], texts[1]))  # another was first
         return _entry(row)
 
     def read(self, run: str, after: int = 0) -> Iterator[Entry]:
         """The entries of a run with a sequence number above `after`, in order; read page by page."""
-        query = f"{_ENTRY} AND seq > %s ORDER BY seq LIMIT {_PAGE}"
+        query = f"{_ENTRY} AND seq > $2 ORDER BY seq LIMIT {_PAGE}"
         while True:
             rows = self._server.query(query, (_kept(run), after))
             for row in rows:
@@ -119,7 +123,7 @@ class PostgresStore:
 
     def runs(self, limit: int = 100) -> Sequence[RunSummary]:
         """The runs seen last, newest first."""
-        query = "SELECT run, first, last, seq FROM guardrails.run ORDER BY last DESC, run LIMIT %s"
+        query = "SELECT run, first, last, seq FROM guardrails.run ORDER BY last DESC, run LIMIT $1"
         rows = cast("list[tuple[str, float, float, int]]", self._server.query(query, (max(limit, 0),)))
         return [RunSummary(_given(run), first, last, count) for run, first, last, count in rows]
 
@@ -127,42 +131,46 @@ class PostgresStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        priors: list[int] = []
-        claimed: dict[str, int] = {}
-        for claim in claims:
-            priors.append(claimed.get(claim.scope, 0))
-            claimed[claim.scope] = priors[-1] + claim.amount
-        scopes = [_kept(claim.scope) for claim in claims]
-        amounts, caps = _amounts([c.amount for c in claims]), _integers([c.cap for c in claims])
-        args = (_kept(key), scopes, amounts, caps, _amounts(priors), float(now), float(now + ttl))
-        for place, taken in cast("list[tuple[int, int]]", self._server.query(_RESERVE, args)):
-            refused = claims[place - 1]
-            return Refusal(refused.scope, refused.cap, taken, refused.amount)
-        return None
+        expires, stale = times(now, ttl)
+        if abs(now - self._looked) >= _PAUSE:
+            self._forget(now, stale)
+        asked = one_each(claims, _LARGEST)  # sorted: rows are locked in one order, whoever asks
+        scopes = [claim.scope for claim in asked]
+        amounts = _numbers([claim.amount for claim in asked])
+        rooms = _numbers([claim.cap - claim.amount for claim in asked])
+        answer = self._server.query(_RESERVE, (_kept(key), _texts(scopes), amounts, rooms, repr(expires)))
+        [[used]] = cast("list[tuple[list[int] | None]]", answer)
+        return None if used is None else refusal(claims, dict(zip(scopes, used, strict=True)), _LARGEST)
+
+    def _forget(self, now: float, stale: float) -> None:
+        """Forget holds whose time was over then, among the next thousand."""
+        self._looked = now
+        [[self._after]] = cast("list[tuple[str]]", self._server.query(_FORGET, (self._after, stale)))
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""
-        units = [_kept(unit) for unit in amounts]
-        return self._closed(_kept(key), units, _amounts(list(amounts.values())), False)
+        if min(amounts.values(), default=0) < 0:
+            raise StoreError("store.value")
+        return self._closed(key, _texts(list(amounts)), _numbers(list(amounts.values())), "f")
 
     def release(self, key: str) -> bool:
         """Drop a hold and forget its key; see `Store.release`."""
-        return self._closed(_kept(key), [], "{}", True)
+        return self._closed(key, "{}", "{}", "t")
 
-    def _closed(self, key: str, units: list[str], amounts: str, forget: bool) -> bool:
-        [[closed]] = self._server.query(_SETTLE, (key, units, amounts, forget))
-        return closed != 0
+    def _closed(self, key: str, units: str, amounts: str, forget: str) -> bool:
+        [[held]] = self._server.query(_SETTLE, (_kept(key), units, amounts, forget))
+        return cast("bool", held)
 
     def used(self, scope: str) -> int:
         """Charged plus held."""
-        rows = self._server.query("SELECT amount FROM guardrails.used WHERE scope = %s", (_kept(scope),))
+        rows = self._server.query("SELECT amount FROM guardrails.used WHERE scope = $1", (_kept(scope),))
         return cast("int", rows[0][0]) if rows else 0
 
     # the register
 
     def get(self, key: str) -> str | None:
         """The value under a key, or None."""
-        rows = self._server.query("SELECT value FROM guardrails.register WHERE key = %s", (_kept(key),))
+        rows = self._server.query("SELECT value FROM guardrails.register WHERE key = $1", (_kept(key),))
         return _given(cast("str", rows[0][0])) if rows else None
 
     def swap(self, key: str, expected: str | None, new: str | None, due: float | None = None) -> bool:
@@ -171,28 +179,29 @@ class PostgresStore:
         if expected is None:
             if new is None:
                 return self.get(key) is None
-            query = "INSERT INTO guardrails.register (key, value, due) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+            query = "INSERT INTO guardrails.register (key, value, due) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
             return bool(self._server.query(query + " RETURNING 1", (name, value, due)))
         if new is None:
-            query = "DELETE FROM guardrails.register WHERE key = %s AND value = %s RETURNING 1"
+            query = "DELETE FROM guardrails.register WHERE key = $1 AND value = $2 RETURNING 1"
             return bool(self._server.query(query, (name, old)))
-        query = "UPDATE guardrails.register SET value = %s, due = %s WHERE key = %s AND value = %s RETURNING 1"
-        return bool(self._server.query(query, (value, due, name, old)))
+        query = "UPDATE guardrails.register SET value = $3, due = $4 WHERE key = $1 AND value = $2 RETURNING 1"
+        return bool(self._server.query(query, (name, old, value, due)))
 
     def keys(self, prefix: str) -> Sequence[str]:
         """All keys that start with a prefix, oldest first."""
-        return self._named("true", prefix, (), "id")
+        return self._named(prefix, "true", "id", ())
 
     def due(self, prefix: str, before: float) -> Sequence[str]:
         """Keys under a prefix whose `due` has come, earliest first."""
-        return self._named("due <= %s", prefix, (float(before),), "due, id")
+        return self._named(prefix, "due <= $2", "due, id", (float(before),))
 
-    def _named(self, where: str, prefix: str, args: tuple[float, ...], order: str) -> Sequence[str]:
+    def _named(self, prefix: str, where: str, order: str, args: tuple[float, ...]) -> Sequence[str]:
         start = _kept(prefix)
         end = beyond(start)
-        bounds, more = ("key >= %s", (start,)) if end is None else ("key >= %s AND key < %s", (start, end))
-        query = f"SELECT key FROM guardrails.register WHERE {where} AND {bounds} ORDER BY {order}"  # noqa: S608
-        return [_given(cast("str", row[0])) for row in self._server.query(query, (*args, *more))]
+        below, more = ("true", ()) if end is None else (f"key < ${len(args) + 2}", (end,))
+        where = f"key >= $1 AND {below} AND {where}"
+        query = f"SELECT key FROM guardrails.register WHERE {where} ORDER BY {order}"  # noqa: S608 - constants of ours
+        return [_given(cast("str", row[0])) for row in self._server.query(query, (start, *args, *more))]
 
     def close(self) -> None:
         """Close the connections. Closing twice is harmless; any other use afterwards is ``store.closed``."""
@@ -209,9 +218,14 @@ class PostgresStore:
 
 
 def _setup(timeout: float) -> str:
-    """The server ends a statement before we stop waiting for it, so that a busy server is not taken for a dead one."""
+    """What each connection is set to.
+
+    The server ends a statement before we stop waiting for it, so that a busy server is not taken for a dead one. A
+    plan that was made while a table was small stays when it is large, so it may not be to read the whole table.
+    """
     limit = max(1, round(timeout * 900))
-    return f"SET statement_timeout = {limit}; SET client_encoding = 'UTF8'; SET search_path = pg_catalog"
+    plans = "SET default_transaction_isolation = 'read committed'; SET enable_seqscan = off"
+    return f"SET statement_timeout = {limit}; SET client_encoding = 'UTF8'; SET search_path = pg_catalog; {plans}"
 
 
 def _kept(text: str) -> str:
@@ -232,21 +246,21 @@ def _entry(row: tuple[object, ...]) -> Entry:
     return Entry(_given(run), seq, _given(key), at, _given(kind), _given(body), prev, hash_)
 
 
-def _amounts(amounts: Sequence[int]) -> str:
-    if any(amount < 0 for amount in amounts):
-        raise StoreError("store.value")
-    return _integers(amounts)
+def _texts(texts: Sequence[str]) -> str:
+    """Texts, as PostgreSQL can hold them, in the writing of an array."""
+    together = "".join(texts)
+    if '"' in together or "\\" in together or "\x00" in together or "\x1b" in together:
+        texts = [_kept(text).replace("\\", "\\\\").replace('"', '\\"') for text in texts]
+    return '{"' + '","'.join(texts) + '"}' if texts else "{}"
 
 
-def _integers(numbers: Sequence[int]) -> str:
-    """Numbers as the text of an array."""
-    if any(abs(number) > _LARGEST for number in numbers):
-        raise StoreError("store.value")
-    return "{" + ",".join(map(str, numbers)) + "}"
+def _numbers(numbers: list[int]) -> str:
+    """Integers in the writing of an array."""
+    return "{" + str(numbers)[1:-1] + "}"
 
 
 def _setting(server: PostgresServer, name: str) -> str:
-    [[found]] = server.query("SELECT current_setting(%s)", (name,))
+    [[found]] = server.query("SELECT current_setting($1)", (name,))
     return str(found)
 
 
@@ -275,20 +289,26 @@ def _migrate(server: PostgresServer) -> None:
     found = _version(server)
     if found < len(MIGRATIONS):
         try:
-            with server.session() as db, db.transaction():
-                db.execute("SET LOCAL statement_timeout = 0")
-                db.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-                db.execute("CREATE SCHEMA IF NOT EXISTS guardrails")
-                [exists] = db.execute("SELECT to_regclass('guardrails.version') IS NOT NULL").fetchall()
-                if exists[0]:
-                    found = db.execute("SELECT number FROM guardrails.version").fetchall()[0][0]
-                for step in MIGRATIONS[found:]:
-                    db.execute(step.encode())
-                if found < len(MIGRATIONS):
-                    db.execute("UPDATE guardrails.version SET number = %s", (len(MIGRATIONS),))
+            found = server.run(_raise)
         except StoreError as error:
             if error.code == "store.denied":
                 raise StoreError("store.older_version") from None
             raise
     if found > len(MIGRATIONS):
         raise StoreError("store.newer_version")
+
+
+def _raise(wire: Wire) -> int:
+    """Raise the schema, in one transaction; the version that was found once nobody else was at it."""
+    found = 0
+    wire.script("BEGIN; SET LOCAL statement_timeout = 0")
+    wire.query("SELECT pg_advisory_xact_lock($1)", (_LOCK,))
+    wire.script("CREATE SCHEMA IF NOT EXISTS guardrails")
+    if wire.query("SELECT 1 WHERE to_regclass('guardrails.version') IS NOT NULL"):
+        [[found]] = cast("list[tuple[int]]", wire.query("SELECT number FROM guardrails.version"))
+    for step in MIGRATIONS[found:]:
+        wire.script(step)
+    if found < len(MIGRATIONS):
+        wire.query("UPDATE guardrails.version SET number = $1", (len(MIGRATIONS),))
+    wire.script("COMMIT")
+    return found

@@ -1,8 +1,8 @@
 """What the PostgreSQL store keeps, version by version, and the functions that change it.
 
 All is in a schema of its own, ``guardrails``. Budgets and the log are changed by functions, so that each
-operation is one statement and its own transaction. Locks are always taken in the same order: rows of ``used``
-sorted by scope, then rows of ``hold`` sorted by key and scope; so nothing deadlocks.
+operation is one statement and its own transaction. Locks are always taken in the same order: what is kept of the
+key, then rows of ``used`` sorted by scope; who forgets holds waits for none. So nothing deadlocks.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ CREATE INDEX run_last ON guardrails.run (last DESC, run);
 CREATE TABLE guardrails.used (scope text COLLATE "C" PRIMARY KEY, amount bigint NOT NULL) WITH (fillfactor = 50);
 CREATE TABLE guardrails.reserved (key text COLLATE "C" PRIMARY KEY);
 CREATE TABLE guardrails.hold (
-    key text COLLATE "C" NOT NULL, scope text COLLATE "C" NOT NULL, amount bigint NOT NULL, expires float8 NOT NULL,
-    PRIMARY KEY (key, scope));
-CREATE INDEX hold_expires ON guardrails.hold (scope, expires);
+    key text COLLATE "C" PRIMARY KEY, expires float8 NOT NULL, scopes text[] NOT NULL, amounts bigint[] NOT NULL);
 
 CREATE TABLE guardrails.register (
     id bigint GENERATED ALWAYS AS IDENTITY, key text COLLATE "C" PRIMARY KEY, value text NOT NULL, due float8);
@@ -68,60 +66,96 @@ END $$;
 """
 
 _COUNTER = r"""
--- `used` counts holds from the start, so charging one in full is forgetting that it can be settled
+-- NULL: held, or held before. Else nothing is held, and this is what the scopes have used, at least one of them
+-- more than its room. Scopes come sorted and once each. `used` counts holds from the start.
 CREATE FUNCTION guardrails.reserve(
-    a_key text, scopes text[], amounts bigint[], caps bigint[], priors bigint[], a_now float8, a_expires float8)
-RETURNS TABLE (place bigint, taken bigint) LANGUAGE plpgsql AS $$
+    a_key text, a_scopes text[], a_amounts bigint[], a_rooms bigint[], a_expires float8)
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    one text;
+    more bigint;
+    room bigint;
 BEGIN
-    INSERT INTO guardrails.used SELECT DISTINCT s COLLATE "C", 0 FROM unnest(scopes) s
-    WHERE NOT EXISTS (SELECT FROM guardrails.used u WHERE u.scope = s COLLATE "C")
-    ORDER BY 1 ON CONFLICT DO NOTHING;
-    PERFORM FROM guardrails.used u WHERE u.scope = ANY (scopes) ORDER BY u.scope FOR UPDATE;
-    IF EXISTS (SELECT FROM guardrails.reserved r WHERE r.key = a_key) THEN
-        RETURN;
-    END IF;
-    IF EXISTS (SELECT FROM guardrails.hold h WHERE h.scope = ANY (scopes) AND h.expires <= a_now) THEN
-        PERFORM FROM guardrails.hold h WHERE h.key IN (
-            SELECT o.key FROM guardrails.hold o WHERE o.scope = ANY (scopes) AND o.expires <= a_now)
-        ORDER BY h.key, h.scope FOR UPDATE;
-        DELETE FROM guardrails.hold h WHERE h.key IN (
-            SELECT o.key FROM guardrails.hold o WHERE o.scope = ANY (scopes) AND o.expires <= a_now);
-    END IF;
-    RETURN QUERY SELECT c.place, u.amount + c.prior
-    FROM unnest(scopes, amounts, caps, priors) WITH ORDINALITY c (scope, amount, cap, prior, place)
-    JOIN guardrails.used u ON u.scope = c.scope COLLATE "C"
-    WHERE u.amount + c.prior + c.amount > c.cap ORDER BY c.place LIMIT 1;
-    IF FOUND THEN
-        RETURN;
-    END IF;
     INSERT INTO guardrails.reserved VALUES (a_key) ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
-        RETURN;
+    IF NOT FOUND OR cardinality(a_scopes) = 0 THEN
+        RETURN NULL;
     END IF;
-    INSERT INTO guardrails.hold
-    SELECT a_key, c.scope, sum(c.amount), a_expires FROM unnest(scopes, amounts) c (scope, amount) GROUP BY c.scope;
-    UPDATE guardrails.used u SET amount = u.amount + h.amount
-    FROM guardrails.hold h WHERE h.key = a_key AND h.scope = u.scope;
+    INSERT INTO guardrails.hold VALUES (a_key, a_expires, a_scopes, a_amounts);
+    FOR i IN 1 .. cardinality(a_scopes) LOOP
+        one := a_scopes[i];
+        more := a_amounts[i];
+        room := a_rooms[i];
+        UPDATE guardrails.used u SET amount = u.amount + more WHERE u.scope = one AND u.amount <= room;
+        IF NOT FOUND AND NOT guardrails.first_or_late(one, more, room) THEN
+            RETURN guardrails.refused(a_key, a_scopes, a_amounts, i - 1);
+        END IF;
+    END LOOP;
+    RETURN NULL;
 END $$;
 
-CREATE FUNCTION guardrails.settle(a_key text, units text[], amounts bigint[], forget bool) RETURNS bigint
+-- Takes from a scope that is new, or has got room since it was looked at; false: it has none, and is locked
+CREATE FUNCTION guardrails.first_or_late(a_scope text, a_amount bigint, a_room bigint)
+RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    taken bigint;
+BEGIN
+    INSERT INTO guardrails.used SELECT a_scope, a_amount WHERE a_room >= 0 ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    SELECT u.amount INTO taken FROM guardrails.used u WHERE u.scope = a_scope FOR UPDATE;
+    IF NOT FOUND OR taken > a_room THEN
+        RETURN false;
+    END IF;
+    UPDATE guardrails.used u SET amount = u.amount + a_amount WHERE u.scope = a_scope;
+    RETURN true;
+END $$;
+
+-- Gives back what was taken from the first scopes, and tells what all of them have used
+CREATE FUNCTION guardrails.refused(a_key text, a_scopes text[], a_amounts bigint[], a_taken int)
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+BEGIN
+    FOR i IN 1 .. a_taken LOOP
+        UPDATE guardrails.used u SET amount = u.amount - a_amounts[i] WHERE u.scope = a_scopes[i];
+    END LOOP;
+    DELETE FROM guardrails.hold h WHERE h.key = a_key;
+    DELETE FROM guardrails.reserved r WHERE r.key = a_key;
+    RETURN ARRAY(
+        SELECT coalesce(u.amount, 0) FROM unnest(a_scopes) WITH ORDINALITY c (scope, place)
+        LEFT JOIN guardrails.used u ON u.scope = c.scope COLLATE "C" ORDER BY c.place);
+END $$;
+
+-- Looks at the next holds after a key, and forgets those whose time was over then. The last key, or '' at the end.
+-- There are few holds at a time, and looking is rare: an index by time would cost every reservation more.
+CREATE FUNCTION guardrails.forget(a_after text, a_stale float8) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    seen text[];
+BEGIN
+    seen := ARRAY(SELECT h.key FROM guardrails.hold h WHERE h.key > a_after ORDER BY h.key LIMIT 1000);
+    DELETE FROM guardrails.hold h WHERE h.key IN (
+        SELECT o.key FROM guardrails.hold o WHERE o.key = ANY (seen) AND o.expires <= a_stale
+        FOR UPDATE SKIP LOCKED);
+    RETURN CASE WHEN cardinality(seen) = 1000 THEN seen[1000] ELSE '' END;
+END $$;
+
+CREATE FUNCTION guardrails.settle(a_key text, units text[], spent bigint[], forget bool) RETURNS bool
 LANGUAGE plpgsql AS $$
 DECLARE
-    closed bigint;
+    held guardrails.hold;
 BEGIN
-    PERFORM FROM guardrails.used u
-    WHERE u.scope IN (SELECT h.scope FROM guardrails.hold h WHERE h.key = a_key) ORDER BY u.scope FOR UPDATE;
-    WITH held AS (DELETE FROM guardrails.hold h WHERE h.key = a_key RETURNING h.scope, h.amount),
-    really AS (SELECT * FROM unnest(units, amounts) c (unit, amount)),
-    charged AS (
-        UPDATE guardrails.used u SET amount = u.amount - held.amount + coalesce(
-            (SELECT r.amount FROM really r WHERE r.unit = substring(held.scope FROM '[^:]*$')), 0)
-        FROM held WHERE u.scope = held.scope)
-    SELECT count(*) INTO closed FROM held;
-    IF forget AND closed > 0 THEN
+    DELETE FROM guardrails.hold h WHERE h.key = a_key RETURNING h.* INTO held;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    FOR i IN 1 .. cardinality(held.scopes) LOOP
+        UPDATE guardrails.used u SET amount = u.amount - held.amounts[i]
+            + coalesce(spent[array_position(units, reverse(split_part(reverse(held.scopes[i]), ':', 1)))], 0)
+        WHERE u.scope = held.scopes[i];
+    END LOOP;
+    IF forget THEN
         DELETE FROM guardrails.reserved r WHERE r.key = a_key;
     END IF;
-    RETURN closed;
+    RETURN true;
 END $$;
 """
 

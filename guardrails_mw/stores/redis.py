@@ -25,6 +25,7 @@ from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores import redis_scripts as scripts
 from guardrails_mw.stores.breaker import Breaker
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.redis_server import TAG, RedisServer
 from guardrails_mw.stores.schema import Schema
 
@@ -35,7 +36,7 @@ _LARGEST = 2**53
 _PAGE = 500
 _HEADS = 4096
 """Runs whose last hash is remembered, to spare a round trip."""
-_COUNTER = ("hold:", "holds:", "used", "reserved")
+_COUNTER = ("hold:", "holds", "used", "reserved")
 _REGISTER = ("values", "names", "ages", "due", "age")
 
 
@@ -138,19 +139,13 @@ class RedisStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        priors: list[int] = []
-        claimed: dict[str, int] = {}
-        args: list[str] = [key, repr(float(now)), repr(float(now + ttl)), str(len(claims))]
-        for claim in claims:
-            priors.append(claimed.get(claim.scope, 0))
-            cap = max(-_LARGEST, min(claim.cap, _LARGEST))  # what is beyond is no cap
-            args += [claim.scope, _amount(claim.amount), str(cap), _amount(priors[-1])]
-            claimed[claim.scope] = priors[-1] + claim.amount
-        answer = cast("list[bytes]", self._server.run(scripts.RESERVE, _COUNTER, *args))
-        if not answer:
+        asked = one_each(claims, _LARGEST)
+        flat = [text for each in asked for text in (each.scope, str(each.amount), str(each.cap - each.amount))]
+        when = [repr(moment) for moment in times(float(now), ttl)]
+        used = cast("list[bytes]", self._server.run(scripts.RESERVE, _COUNTER, key, *when, *flat))
+        if not used:
             return None
-        refused = claims[int(answer[0])]
-        return Refusal(refused.scope, refused.cap, int(answer[1]) + priors[int(answer[0])], refused.amount)
+        return refusal(claims, {each.scope: int(taken) for each, taken in zip(asked, used, strict=True)}, _LARGEST)
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:
         """Replace a hold by what was really used; see `Store.settle`."""

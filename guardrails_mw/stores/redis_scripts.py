@@ -32,43 +32,43 @@ end
 return found
 """
 
-# `used` counts holds from the start, so charging one in full is forgetting that it can be settled.
+# KEYS prefix of holds by key, times of holds, used, reserved
+# ARGV key, expires, what is older is forgotten, then for each scope: its name, amount, most that it may have used.
+# {}: held, or held before; else what each scope has used, at least one of them more than its most.
+# `used` counts holds from the start
+RESERVE = """
+local key = ARGV[1]
+if redis.call('SISMEMBER', KEYS[4], key) == 1 then return {} end
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[3], 'LIMIT', 0, 100)) do
+  redis.call('ZREM', KEYS[2], old)
+  redis.call('DEL', KEYS[1] .. old)
+end
+local taken, full = {}, false
+for i = 4, #ARGV, 3 do
+  local used = redis.call('HGET', KEYS[3], ARGV[i]) or '0'
+  taken[#taken + 1] = used
+  full = full or tonumber(used) > tonumber(ARGV[i + 2])
+end
+if full then return taken end
+redis.call('SADD', KEYS[4], key)
+for i = 4, #ARGV, 3 do
+  redis.call('HINCRBY', KEYS[3], ARGV[i], ARGV[i + 1])
+  redis.call('HSET', KEYS[1] .. key, ARGV[i], ARGV[i + 1])
+end
+if #ARGV > 3 then redis.call('ZADD', KEYS[2], ARGV[2], key) end
+return {}
+"""
+
 _CLOSE = """
 local function close(key)
   local hold = redis.call('HGETALL', KEYS[1] .. key)
-  for i = 1, #hold, 2 do redis.call('ZREM', KEYS[2] .. hold[i], key) end
-  redis.call('DEL', KEYS[1] .. key)
+  if #hold > 0 then
+    redis.call('ZREM', KEYS[2], key)
+    redis.call('DEL', KEYS[1] .. key)
+  end
   return hold
 end
 """
-
-# KEYS prefix of holds by key, prefix of holds by scope, used, reserved
-# ARGV key, now, expires, number of claims, then for each: scope, amount, cap, claimed before on the same scope
-RESERVE = (
-    _CLOSE
-    + """
-local key, now, expires, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-if redis.call('SISMEMBER', KEYS[4], key) == 1 then return {} end
-for i = 0, count - 1 do
-  for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2] .. ARGV[5 + 4 * i], '-inf', now)) do close(old) end
-end
-for i = 0, count - 1 do
-  local at = 5 + 4 * i
-  local used = redis.call('HGET', KEYS[3], ARGV[at]) or '0'
-  if tonumber(used) + tonumber(ARGV[at + 3]) + tonumber(ARGV[at + 1]) > tonumber(ARGV[at + 2]) then
-    return {i, used}
-  end
-end
-redis.call('SADD', KEYS[4], key)
-for i = 0, count - 1 do
-  local at = 5 + 4 * i
-  redis.call('HINCRBY', KEYS[3], ARGV[at], ARGV[at + 1])
-  redis.call('HINCRBY', KEYS[1] .. key, ARGV[at], ARGV[at + 1])
-  redis.call('ZADD', KEYS[2] .. ARGV[at], expires, key)
-end
-return {}
-"""
-)
 
 # KEYS as for RESERVE; ARGV key, then unit and amount in turn
 SETTLE = (
@@ -78,8 +78,8 @@ local hold = close(ARGV[1])
 local amounts = {}
 for i = 2, #ARGV, 2 do amounts[ARGV[i]] = ARGV[i + 1] end
 for i = 1, #hold, 2 do
-  redis.call('HINCRBY', KEYS[3], hold[i], amounts[string.match(hold[i], '([^:]*)$')] or '0')
-  redis.call('HINCRBY', KEYS[3], hold[i], '-' .. hold[i + 1])
+  local really = amounts[string.match(hold[i], '([^:]*)$')] or '0'
+  redis.call('HINCRBY', KEYS[3], hold[i], string.format('%d', tonumber(really) - tonumber(hold[i + 1])))
 end
 return #hold
 """
@@ -90,7 +90,9 @@ RELEASE = (
     _CLOSE
     + """
 local hold = close(ARGV[1])
-for i = 1, #hold, 2 do redis.call('HINCRBY', KEYS[3], hold[i], '-' .. hold[i + 1]) end
+for i = 1, #hold, 2 do
+  redis.call('HINCRBY', KEYS[3], hold[i], string.format('%d', -tonumber(hold[i + 1])))
+end
 if #hold > 0 then redis.call('SREM', KEYS[4], ARGV[1]) end
 return #hold
 """

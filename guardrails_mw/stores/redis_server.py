@@ -11,7 +11,8 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from guardrails_mw.errors import PolicyError, StoreError
-from guardrails_mw.stores.breaker import Breaker, forget_in_children
+from guardrails_mw.forks import forget_in_children
+from guardrails_mw.stores.breaker import Breaker
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -17,15 +17,16 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from guardrails_mw.errors import StoreError
+from guardrails_mw.forks import forget_in_children
 from guardrails_mw.ledger import GENESIS, link
 from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
 
@@ -49,9 +50,9 @@ _V1 = (
     "CREATE TABLE used (scope TEXT PRIMARY KEY, amount INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     "CREATE TABLE reserved (key TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",  # every key ever used
     """CREATE TABLE hold (
-        scope TEXT NOT NULL, expires REAL NOT NULL, key TEXT NOT NULL, amount INTEGER NOT NULL,
-        PRIMARY KEY (scope, expires, key)) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX hold_key ON hold (key)",
+        key TEXT NOT NULL, scope TEXT NOT NULL, amount INTEGER NOT NULL, expires REAL NOT NULL,
+        PRIMARY KEY (key, scope)) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX hold_expires ON hold (expires)",
     """CREATE TABLE register (
         id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, due REAL) STRICT""",
     "CREATE INDEX register_due ON register (due) WHERE due IS NOT NULL",
@@ -78,12 +79,7 @@ JOIN log first ON first.run = each.run AND first.seq = 1
 JOIN log last ON last.run = each.run AND last.seq = (SELECT max(seq) FROM log WHERE run = each.run)
 ORDER BY last.at DESC, each.run LIMIT ?
 """
-# What a scope has used, and whether holds of it are overdue
-_BEFORE = """
-SELECT coalesce((SELECT amount FROM used WHERE scope = ?1), 0),
-       EXISTS (SELECT 1 FROM hold WHERE scope = ?1 AND expires <= ?2)
-"""
-_CHARGE = "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE scope = ? AND expires <= ?)"
+_FORGET = "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE expires <= ? ORDER BY expires LIMIT 100)"
 _CODES = {
     sqlite3.SQLITE_BUSY: "store.busy",
     sqlite3.SQLITE_LOCKED: "store.busy",
@@ -97,17 +93,7 @@ _CODES = {
     sqlite3.SQLITE_CONSTRAINT: "store.constraint",
 }
 
-_stores: weakref.WeakSet[SqliteStore] = weakref.WeakSet()
 _orphans: list[sqlite3.Connection | None] = []
-
-
-def _after_fork() -> None:
-    for store in list(_stores):
-        store._forget()  # noqa: SLF001 - the class below
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class SqliteStore:
@@ -135,14 +121,14 @@ class SqliteStore:
             raise StoreError("store.sqlite_too_old")
         with self._session():
             pass
-        _stores.add(self)
+        forget_in_children(self)
 
     @property
     def blocking(self) -> bool:
         """True when every write waits for the disk."""
         return self._durability == "power"
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """In a forked child: never use, nor close, what belongs to the parent."""
         _orphans.append(self._db)
         self._lock, self._db = threading.Lock(), None
@@ -228,24 +214,17 @@ class SqliteStore:
 
     def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
         """Hold all claims or none; see `Store.reserve`."""
-        if any(claim.amount < 0 for claim in claims):
-            raise StoreError("store.value")
+        held = {claim.scope: claim.amount for claim in one_each(claims)}
+        expires, stale = times(now, ttl)
         with self._transaction() as db:
-            held: dict[str, int] = {}
-            before = [db.execute(_BEFORE, (claim.scope, now)).fetchall()[0] for claim in claims]
             if db.execute("INSERT OR IGNORE INTO reserved VALUES (?)", (key,)).rowcount == 0:
                 return None
-            for claim, (_, overdue) in zip(claims, before, strict=True):
-                if overdue:
-                    # `used` counts holds from the start, so charging one is forgetting that it can be settled
-                    db.execute(_CHARGE, (claim.scope, now))
-            for claim, (amount, _) in zip(claims, before, strict=True):
-                used = amount + held.get(claim.scope, 0)
-                if used + claim.amount > claim.cap:
-                    db.execute("DELETE FROM reserved WHERE key = ?", (key,))
-                    return Refusal(claim.scope, claim.cap, used, claim.amount)
-                held[claim.scope] = held.get(claim.scope, 0) + claim.amount
-            db.executemany("INSERT INTO hold VALUES (?, ?, ?, ?)", [(s, now + ttl, key, n) for s, n in held.items()])
+            db.execute(_FORGET, (stale,))
+            refused = refusal(claims, {scope: _amount(db, scope) for scope in held})
+            if refused is not None:
+                db.execute("DELETE FROM reserved WHERE key = ?", (key,))
+                return refused
+            db.executemany("INSERT INTO hold VALUES (?, ?, ?, ?)", [(key, s, n, expires) for s, n in held.items()])
             _charge(db, held)
             return None
 

@@ -1,8 +1,8 @@
 BEGIN TRANSACTION;
 CREATE TABLE hold (
-        scope TEXT NOT NULL, expires REAL NOT NULL, key TEXT NOT NULL, amount INTEGER NOT NULL,
-        PRIMARY KEY (scope, expires, key)) STRICT, WITHOUT ROWID;
-INSERT INTO "hold" VALUES('run:1:usd',900.0,'open',60);
+        key TEXT NOT NULL, scope TEXT NOT NULL, amount INTEGER NOT NULL, expires REAL NOT NULL,
+        PRIMARY KEY (key, scope)) STRICT, WITHOUT ROWID;
+INSERT INTO "hold" VALUES('open','run:1:usd',60,900.0);
 CREATE TABLE log (
         run TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
         body TEXT NOT NULL, prev TEXT NOT NULL, hash TEXT NOT NULL,
@@ -24,7 +24,7 @@ CREATE TRIGGER log_no_replace BEFORE INSERT ON log
         WHEN EXISTS (SELECT 1 FROM log WHERE run = NEW.run AND seq = NEW.seq)
           OR EXISTS (SELECT 1 FROM log WHERE run = NEW.run AND key = NEW.key)
         BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE INDEX hold_key ON hold (key);
+CREATE INDEX hold_expires ON hold (expires);
 CREATE INDEX register_due ON register (due) WHERE due IS NOT NULL;
 COMMIT;
 PRAGMA user_version = 1;

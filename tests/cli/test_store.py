@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from commands import POLICY, run, store
+from servers import Server
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import verify
+from guardrails_mw.stores import postgres as postgres_store
 from guardrails_mw.stores import sqlite as sqlite_store
+from guardrails_mw.stores.redis import RedisStore
 from guardrails_mw.stores.sqlite import SqliteStore
 
 FIRST = Path(__file__).parent / "store-v1.sql"
@@ -131,6 +134,32 @@ def test_a_store_in_memory(policy: Path) -> None:
     policy.write_text(POLICY.replace("store: sqlite:///g.db", "store: 'memory:'"))
     assert "nothing to migrate" in run("store", "check", "-p", policy).stdout
     assert check(policy, "migrate")[0] == 0
+
+
+@pytest.mark.parametrize("kind", ["redis", "postgres"])
+def test_a_server_is_checked_and_migrated(
+    policy: Path, kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absent, made, up to date; older once a later release knows more, raised; then too new for this one."""
+    server: Server = request.getfixturevalue(f"{kind}_server")
+    server.wipe()
+    policy.write_text(POLICY.replace("sqlite:///g.db", server.url))
+    assert (check(policy)[1]["state"], check(policy)[1]["version"]) == ("absent", 0)
+    assert check(policy, "migrate")[1]["before"] == "was empty; "
+    code, told = check(policy)
+    assert (code, told["state"]) == (0, "current")
+    newest = int(str(told["version"]))
+    with monkeypatch.context() as later:
+        later.setattr(postgres_store, "MIGRATIONS", (*postgres_store.MIGRATIONS, "CREATE TABLE guardrails.later ()"))
+        later.setattr(postgres_store.PostgresStore if kind == "postgres" else RedisStore, "VERSION", newest + 1)
+        code, told = check(policy)
+        assert (code, told["state"], told["version"]) == (1, "older", newest)
+        assert check(policy, "migrate")[1]["before"] == f"was at version {newest}; "
+        assert check(policy)[0] == 0
+    code, told = check(policy)
+    assert (code, told["state"], told["version"]) == (1, "newer", newest + 1)
+    assert run("store", "migrate", "-p", policy).exit_code == 2
+    server.wipe()
 
 
 @pytest.mark.parametrize("url", ["redis://app:hunter2@127.0.0.1:9/0", "postgresql://app:hunter2@127.0.0.1:9/d"])

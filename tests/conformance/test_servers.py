@@ -93,6 +93,33 @@ def test_a_crashed_server_loses_nothing(doomed: Server) -> None:
         assert store.used("a:n") == 0
 
 
+def test_a_crashed_server_keeps_the_cap(doomed: Server) -> None:
+    """64 callers, a cap of 50, kill -9 of the server among them: all ask again after the restart, and 50 are in."""
+    stores = [open_on(doomed) for _ in range(4)]
+    asked = itertools.count()
+
+    def caller(index: int) -> bool:
+        if next(asked) == 40:
+            doomed.kill()
+        claims = [Claim(f"{scope}:n", 1, 50) for scope in ("tenant", f"agent:{index % 2}")]
+        try:
+            return stores[index % 4].reserve(str(index), [*claims, Claim(f"run:{index}:n", 1, 1)], 0.0, 60.0) is None
+        except StoreError:
+            return False
+
+    admitted = race(64, caller)
+    for store in stores:
+        store.close()
+    doomed.start()
+    stores[:] = [open_on(doomed) for _ in range(4)]
+    again = race(64, caller)
+    assert again.count(True) == stores[0].used("tenant:n") == 50
+    assert all(now for before, now in zip(admitted, again, strict=True) if before)  # who was told so is still in
+    assert sum(stores[0].used(f"agent:{agent}:n") for agent in (0, 1)) == 50
+    for store in stores:
+        store.close()
+
+
 def test_a_store_outlives_a_restart(doomed: Server) -> None:
     """Connections that a restart has closed are replaced without anybody noticing."""
     with closing(open_on(doomed)) as store:

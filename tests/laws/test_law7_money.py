@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send
+
+from guardrails_mw.store import Claim
 
 BUDGET = "budgets: {run: {model_calls: 3, tool_calls: 2}}\ndefault_tool: allow"
 
@@ -98,6 +101,24 @@ def test_a_failed_call_is_charged(tmp_path: Path) -> None:
         answer = RunnableLambda(stubborn).invoke("hello")
         assert answer.response_metadata["guardrails"]["reason"] == "budget.run.model_calls"
         assert model.calls == 3
+
+
+def test_a_tool_that_outlasts_its_hold_is_charged_its_time(tmp_path: Path) -> None:
+    """A slow tool whose hold is overdue before it ends, while others reserve, is charged what it took."""
+
+    @tool
+    def slow() -> str:
+        """Take longer than any hold."""
+        time.sleep(0.05)
+        guard.store.reserve("meanwhile", [Claim("everybody:all:seconds", 1, 60_000)], time.time(), 60.0)
+        return "done"
+
+    call = {"name": "slow", "args": {}, "id": "c1"}
+    policy = "budgets: {everybody: {of: global, seconds: 60}}\nreserve: {lasts: 1ms}\ndefault_tool: allow"
+    with make_guard(tmp_path, policy) as guard:
+        model = ScriptedModel(script=in_turn(AIMessage("", tool_calls=[call]), "Done."))
+        create_agent(model, [slow], middleware=[guard.middleware()]).invoke({"messages": "go"})
+        assert guard.store.used("everybody:all:seconds") >= 50
 
 
 def test_sub_agents_belong_to_the_run(tmp_path: Path) -> None:
