@@ -10,9 +10,9 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Event
+from guardrails_mw.event import Event, Where
 
-__all__ = ["KINDS", "Limits", "Per", "Then", "window"]
+__all__ = ["KINDS", "Limits", "Per", "Then", "task_of", "window"]
 
 Per = Literal["minute", "hour", "day", "month"]
 Then = Literal["end", "block", "ask", "cheaper"]
@@ -27,8 +27,8 @@ class Limits:
     Attributes:
         name: the budget's name; keeps it apart from others on the same store.
         of: whose it is. ``run``: one invocation with its resumes. ``thread``: a conversation. ``task``: a step of a
-            graph with the sub-agent in it. ``agent``: an agent by name. ``actor`` and ``tenant``: who asks; all
-            without one share an account. ``global``: everybody.
+            run's outermost graph, with all that works below it. ``agent``: an agent by name. ``actor`` and ``tenant``:
+            who asks; all without one share an account. ``global``: everybody.
         per: the window after which an account is full again; never if left out.
         zone: IANA time zone of the window, such as ``Europe/Berlin``.
         usd_micro: millionths of a US dollar.
@@ -109,12 +109,21 @@ def _who(of: str, event: Event) -> str:
     if of == "thread":
         return quote(where.thread, safe="/") or run
     if of == "task":
-        return f"{run}/{quote(where.task.rpartition('|')[0], safe='')}"
+        return f"{run}/{quote(task_of(where), safe='')}"
     if of == "agent":
         return quote(where.agent, safe="")
     if of == "actor":
         return f"{quote(actor.tenant, safe='')}/{quote(actor.id, safe='')}"
     return quote(actor.tenant, safe="") if of == "tenant" else "all"
+
+
+def task_of(where: Where) -> str:
+    """The step of the run's outermost graph that something happens in, with all that works below it.
+
+    >>> task_of(Where(task="research:1f2e|tools:9a8b")), task_of(Where(task="research:1f2e"))
+    ('research:1f2e', 'research:1f2e')
+    """
+    return where.task.partition("|")[0]
 
 
 def window(per: Per, zone: str, now: float) -> tuple[str, float]:

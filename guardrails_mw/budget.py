@@ -82,11 +82,11 @@ class Admitted:
 
     Attributes:
         max_tokens: what the answer has to be limited to; None where the call's own limit stands.
-        warnings: codes of the accounts that have come to their `Limits.warn_at`, each once per window.
+        warning: code of an account that has come to its `Limits.warn_at`; of each once per window, one at a time.
     """
 
     max_tokens: int | None = None
-    warnings: tuple[str, ...] = ()
+    warning: str = ""
 
 
 class Budget:
@@ -109,7 +109,7 @@ class Budget:
     ...     asked = ModelCall("any", input_tokens=500, max_tokens=1000)
     ...     return Event(Stage.MODEL, Content(None), where=Where(run="r"), call=asked, key=key)
     >>> budget.reserve(call("1"), now=0.0)
-    Admitted(max_tokens=None, warnings=())
+    Admitted(max_tokens=None, warning='')
     >>> budget.reserve(call("2"), now=0.0).code
     'budget.run.tokens'
     """
@@ -133,7 +133,7 @@ class Budget:
             StoreError: what the store says.
         """
         call, key = _counted(event), self._key(event)
-        output = 0 if isinstance(call, ToolCall) else call.max_tokens or self._terms.output
+        output = self._output(call)
         limited = output if isinstance(call, ModelCall) and call.limitable and not call.max_tokens else None
         refused, raised, tries = self._late(event, now), dict[str, int](), _TRIES
         while refused is None:
@@ -143,7 +143,7 @@ class Budget:
             claims = self._claims(event, amounts, now, raised)
             refusal = self._store.reserve(key, claims, now, self._terms.ttl) if claims else None
             if refusal is None:
-                return Admitted(limited if self._metered else None, self._warnings(claims))
+                return Admitted(limited if self._metered else None, self._warning(claims))
             limits = self._limits[self._name(refusal.scope)]
             shorter = self._affordable(call, refusal, output) if tries else None
             if limits.then == "ask" and refusal.scope not in raised and (times := self._raises(refusal.scope)):
@@ -196,11 +196,16 @@ class Budget:
             for name, limits in self._limits.items()
         }
 
+    def used_by(self, call: ModelCall, outcome: Outcome) -> Usage:
+        """The tokens that a call counts with: those it used, or where nobody knows them, what was held for it."""
+        return outcome.usage or Usage(call.input_tokens, outcome.limit or self._output(call), estimated=True)
+
     def price(self, call: ModelCall, outcome: Outcome) -> int | None:
-        """Micro-dollars that a call cost, by the model that answered or else the one asked for; None if unknown."""
-        used = outcome.usage or Usage(call.input_tokens, call.max_tokens or self._terms.output)
-        costs = (self._prices.cost(model, used) for model in (outcome.model, call.name) if model)
-        return next((cost for cost in costs if cost is not None), None)
+        """Micro-dollars that a call counts with; None if its price is unknown."""
+        used = self.used_by(call, outcome)
+        if outcome.status == "done" and outcome.usage is not None:
+            return self._prices.cost(outcome.model or call.name, used, call.name)
+        return self._prices.most(call.name, used.input_tokens, used.output_tokens)
 
     def _claims(self, event: Event, amounts: Mapping[str, int], now: float, raised: Mapping[str, int]) -> list[Claim]:
         claims: list[Claim] = []
@@ -246,15 +251,14 @@ class Budget:
             return {"tool_calls": 1, f"tool_calls.{quote(call.name, safe='')}": 1, "seconds": 1, "risk": points}
         amounts = {"model_calls": 1, "seconds": 1, "tokens": call.input_tokens + output}  # any time left lets it start
         if self._priced:
-            cost = self._prices.cost(call.name, Usage(call.input_tokens, output))
+            cost = self._prices.most(call.name, call.input_tokens, output)
             if cost is None and not self._terms.unpriced:
                 return None
             amounts["usd"] = cost or 0
         return amounts
 
     def _spent(self, call: ModelCall | ToolCall, outcome: Outcome) -> dict[str, int]:
-        output = 0 if isinstance(call, ToolCall) else outcome.limit or call.max_tokens or self._terms.output
-        amounts = self._worst(call, output) or {}
+        amounts = self._worst(call, outcome.limit or self._output(call)) or {}
         time = max(0, ceil(outcome.seconds * 1000))
         amounts["seconds"] = time if outcome.status == "done" else max(1, time)
         if outcome.status == "done" and outcome.usage is not None and isinstance(call, ModelCall):
@@ -274,7 +278,11 @@ class Budget:
             fits = self._prices.output_for(call.name, call.input_tokens, left, output - 1)
         else:
             return None
-        return fits if self._terms.least <= fits < output else None
+        return fits if self._terms.least * call.answers <= fits < output else None
+
+    def _output(self, call: ModelCall | ToolCall) -> int:
+        """Tokens of the longest answer, or answers, that a call may get as it was asked for."""
+        return 0 if isinstance(call, ToolCall) else call.max_tokens or self._terms.output * call.answers
 
     def _raises(self, scope: str, limits: Limits | None = None) -> int:
         if limits is not None and limits.then != "ask":
@@ -285,9 +293,8 @@ class Budget:
         unit = refusal.scope.rpartition(":")[2]
         return Refused(unit, limits, refusal.cap, refusal.used, refusal.asked, limits.resets(now))
 
-    def _warnings(self, claims: Sequence[Claim]) -> tuple[str, ...]:
-        """The accounts that have just come to their warning, each once, whichever process sees it first."""
-        found = []
+    def _warning(self, claims: Sequence[Claim]) -> str:
+        """The first account that has come to its warning and was never told of, whichever process sees it first."""
         for claim in claims:
             limits = self._limits[self._name(claim.scope)]
             if limits.warn_at is None or claim.scope in self._warned:
@@ -297,8 +304,8 @@ class Budget:
             if self._store.used(claim.scope) >= limits.warn_at * claim.cap:
                 self._warned.add(claim.scope)
                 if self._store.swap(f"warned:{claim.scope}", None, "1"):
-                    found.append(f"budget.{limits.name}.{claim.scope.rpartition(':')[2]}")
-        return tuple(found)
+                    return f"budget.{limits.name}.{claim.scope.rpartition(':')[2]}"
+        return ""
 
 
 def _counted(event: Event) -> ModelCall | ToolCall:

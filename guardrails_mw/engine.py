@@ -103,7 +103,7 @@ class Engine:
 
     def settle(self, decision: Decision, outcome: Outcome) -> None:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
-        if decision.verdict.max_tokens is not None:
+        if decision.verdict.max_tokens is not None and not decision.shadow:
             outcome = replace(outcome, limit=decision.verdict.max_tokens)
         self._settle(decision.event, decision.held, outcome)
 
@@ -193,7 +193,7 @@ class Engine:
             if self._vault is not None and not dry and seam.can(event.stage, Power.EDIT):
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
-            if decision.verdict.action is Action.BLOCK and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
+            if decision.blocked and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
                 asked = [check.gate for check in checks]
                 await self._aside(lambda: self._settle(event, asked, Outcome("released")))
             if shown is not None and (shown.characters or shown.checks):
@@ -318,7 +318,7 @@ class Engine:
             action = Action.FLAG  # the policy says so: `on_unenforceable: flag`
         shadow = self._settings.shadow
         held: tuple[str, ...] = ()
-        if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and verdict.action is not Action.BLOCK:
+        if event.stage in (Stage.MODEL, Stage.TOOL_CALL) and (shadow or verdict.action is not Action.BLOCK):
             held = self._holding(event.stage, checks)
         return Decision(
             id=self.fresh_id(),
@@ -347,9 +347,10 @@ class Engine:
         return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
 
     def _holding(self, stage: Stage, checks: Sequence[Check]) -> tuple[str, ...]:
+        """The gates that have to be told how it ended; in shadow mode what is refused happens all the same."""
         holding = {s.gate.name for s in self._plan.get(stage, ()) if isinstance(s.gate, HoldingGate)}
-        if not holding:
-            return ()
+        if not holding or self._settings.shadow:
+            return tuple(holding)
         return tuple(c.gate for c in checks if c.gate in holding and c.verdict.action is not Action.BLOCK)
 
     def _settle(self, event: Event, names: Collection[str], outcome: Outcome) -> None:

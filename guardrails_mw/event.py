@@ -125,13 +125,15 @@ class ToolCall:
 class ModelCall:
     """A model about to be called: tokens in are an estimate, `max_tokens` is 0 when unlimited.
 
-    `limitable` says whether its caller can limit the answer, or limit it further.
+    `limitable` says whether its caller can limit the answer, or limit it further. Where several `answers` are asked
+    for at once, `max_tokens` is what all of them may have together.
     """
 
     name: str
     input_tokens: int = 0
     max_tokens: int = 0
     limitable: bool = False
+    answers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

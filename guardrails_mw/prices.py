@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Protocol
@@ -57,6 +57,12 @@ class _Rates:
         total += self.audio_input * used.audio_input_tokens + self.audio_output * used.audio_output_tokens
         return -(-(total + self.reasoning * used.reasoning_tokens) // _SCALE)
 
+    @property
+    def dearest(self) -> _Rates:
+        """The same model with all tokens at the dearest price of their side."""
+        into = max(self.input, self.cached_input, self.cache_write, self.audio_input)
+        return replace(self, input=into, output=max(self.output, self.reasoning, self.audio_output))
+
 
 class Prices:
     """Prices of models by name.
@@ -89,31 +95,57 @@ class Prices:
         self._others = others
         rates = {name: _rates(name, entry) for name, entry in table.items()}
         globs = sorted((name for name in rates if set(name) & set("*?")), key=_specificity)
-        patterns = [(re2.compile(_pattern(name)), rates[name]) for name in globs]
+        patterns = [(name, re2.compile(_pattern(name))) for name in globs]
 
         @lru_cache(maxsize=256)
-        def find(model: str) -> _Rates | None:
-            exact = rates.get(model)
-            return exact or next((rate for pattern, rate in patterns if pattern.fullmatch(model)), None)
+        def find(model: str) -> str | None:
+            if model in rates:
+                return model
+            return next((name for name, pattern in patterns if pattern.fullmatch(model)), None)
 
-        self._find = find
+        self._find, self._rates = find, rates
 
-    def cost(self, model: str, usage: Usage) -> int | None:
+    def cost(self, model: str, usage: Usage, asked: str = "") -> int | None:
         """Micro-dollars, rounded up, so that no use is free; None when the price is unknown.
 
         A dollar per million tokens is a micro-dollar per token. The arithmetic is in integers throughout.
+
+        Args:
+            model: the name of the model that answered.
+            usage: what it used.
+            asked: the name it was asked for by, which counts where the table is more specific about it: `gpt-x`
+                answers as `gpt-x-2026-01-31`, and that is no other model.
         """
-        rates = self._find(model)
-        if rates is not None:
-            return rates.cost(usage)
-        return self._others.cost(model, usage) if self._others is not None else None
+        models = [name for name in (model, asked) if name]
+        found = [name for name in map(self._find, models) if name is not None]
+        if found:
+            name = model if model in self._rates else min(found, key=lambda each: _specificity(each)[:2])
+            return self._rates[name].cost(usage)
+        costs = (self._others.cost(name, usage) for name in models) if self._others is not None else ()
+        return next((cost for cost in costs if cost is not None), None)
+
+    def most(self, model: str, input_tokens: int, output_tokens: int) -> int | None:
+        """The most that a call can cost, whatever its tokens turn out to be: written to a cache, audio, reasoning."""
+        name = self._find(model)
+        if name is not None:
+            return self._rates[name].dearest.cost(Usage(input_tokens, output_tokens))
+        if self._others is None:
+            return None
+        plain = Usage(input_tokens, output_tokens)
+        ways = (
+            plain,
+            replace(plain, cache_write_tokens=input_tokens),
+            replace(plain, audio_input_tokens=input_tokens, audio_output_tokens=output_tokens),
+        )
+        costs = [cost for way in ways if (cost := self._others.cost(model, way)) is not None]
+        return max(costs, default=None)
 
     def output_for(self, model: str, input_tokens: int, left: int, most: int) -> int:
-        """The most output tokens, up to `most`, of a call that costs no more than `left`; -1 where none are."""
+        """The most output tokens, up to `most`, of a call that cannot cost more than `left`; -1 where none are."""
         low, high = -1, most
         while low < high:  # prices may have steps, but more output never costs less
             middle = (low + high + 1) // 2
-            cost = self.cost(model, Usage(input_tokens, middle))
+            cost = self.most(model, input_tokens, middle)
             low, high = (middle, high) if cost is not None and cost <= left else (low, middle - 1)
         return low
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from guardrails_mw.account import task_of
 from guardrails_mw.event import Event, Json, ModelCall, ToolCall
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.verdict import Outcome
+from guardrails_mw.verdict import Outcome, Usage
 
 __all__ = ["GROUPS", "Spend", "spend", "spent"]
 
@@ -58,16 +59,23 @@ class Spend:
             self.usd_micro += int(_number(body, "usd_micro"))
 
 
-def spent(event: Event, outcome: Outcome, usd_micro: int | None, tools: Collection[str] = ()) -> dict[str, object]:
+def spent(
+    event: Event, outcome: Outcome, used: Usage | None = None, usd_micro: int | None = None, tools: Collection[str] = ()
+) -> dict[str, object]:
     """The body of a ledger entry about one call that ended.
 
-    Only `tools` are named: a model may put anything where a name should be.
+    Args:
+        event: the call.
+        outcome: how it ended.
+        used: the tokens that it counts with, of a model call.
+        usd_micro: what it cost; None where nobody knows the price.
+        tools: the names that may be kept: a model may put anything where a tool's name should be.
     """
     body: dict[str, object] = {
         "status": outcome.status,
         "seconds": round(outcome.seconds, 3),
         "thread": event.where.thread,
-        "task": event.where.task,
+        "task": task_of(event.where),
         "agent": event.where.agent,
         "actor": event.actor.id,
         "tenant": event.actor.tenant,
@@ -75,14 +83,7 @@ def spent(event: Event, outcome: Outcome, usd_micro: int | None, tools: Collecti
     if isinstance(event.call, ToolCall):
         return body | {"tool": event.call.name if event.call.name in tools else ""}
     assert isinstance(event.call, ModelCall)
-    body |= {"model": outcome.model or event.call.name, "usd_micro": usd_micro}
-    used = outcome.usage
-    if used is None:
-        return body | {
-            "input": event.call.input_tokens,
-            "output": outcome.limit or event.call.max_tokens,
-            "estimated": 1,
-        }
+    used = used or Usage(event.call.input_tokens, event.call.max_tokens, estimated=True)
     details = {
         "cached": used.cached_tokens,
         "cache_write": used.cache_write_tokens,
@@ -92,6 +93,7 @@ def spent(event: Event, outcome: Outcome, usd_micro: int | None, tools: Collecti
         "estimated": int(used.estimated),
     }
     told = {name: value for name, value in details.items() if value}
+    body |= {"model": outcome.model or event.call.name, "usd_micro": usd_micro}
     return body | {"input": used.input_tokens, "output": used.output_tokens} | told
 
 

@@ -238,9 +238,9 @@ def test_warnings() -> None:
     """From the fraction on, the first admitted call of an account names the cap that it has come to; once."""
     b = budget({"tokens": 400, "model_calls": 4, "warn_at": 0.75})
     assert b.reserve("r", "k1", CALL, 0.0) == Admitted()
-    assert b.reserve("r", "k2", CALL, 0.0) == Admitted(None, ("budget.run.tokens",))
+    assert b.reserve("r", "k2", CALL, 0.0) == Admitted(None, "budget.run.tokens")
     b.settle("r", "k2", CALL, done(0.0, (1, 1)))
-    assert b.reserve("r", "k3", ModelCall("m", 140, 1), 0.0) == Admitted(None, ("budget.run.model_calls",))
+    assert b.reserve("r", "k3", ModelCall("m", 140, 1), 0.0) == Admitted(None, "budget.run.model_calls")
     b.settle("r", "k3", CALL, done(0.0, (1, 1)))
     assert b.reserve("r", "k4", CALL, 0.0) == Admitted()
 
@@ -249,7 +249,7 @@ def test_a_warning_comes_once_from_all_processes() -> None:
     """Another budget on the same store does not warn of what was warned of."""
     store = MemoryStore()
     one, two = (budget({"model_calls": 2, "warn_at": 0.5}, store) for _ in range(2))
-    assert one.reserve("r", "k1", CALL, 0.0) == Admitted(None, ("budget.run.model_calls",))
+    assert one.reserve("r", "k1", CALL, 0.0) == Admitted(None, "budget.run.model_calls")
     assert two.reserve("r", "k2", CALL, 0.0) == Admitted()
 
 

@@ -33,13 +33,11 @@ from guardrails_mw.adapters.messages import (
     message_events,
     model_event,
     named,
-    offered,
-    outcome,
     output_event,
     result_event,
     silent,
-    size,
 )
+from guardrails_mw.adapters.usage import length, offered, outcome, size
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.generation import Seat
@@ -193,7 +191,8 @@ class GuardrailsHandler(BaseCallbackHandler):
         with self._failing_closed(entry):
             name = entry.name or str(run_id)
             answers = [_message(generation) for batch in response.generations for generation in batch]
-            self._settle(entry, outcome(next(iter(answers), None), entry.asked, time.perf_counter() - entry.began))
+            seconds, told = time.perf_counter() - entry.began, response.llm_output
+            self._settle(entry, outcome(answers, entry.asked, seconds, told=told, cached=True))
             here = entry.here or self._here(entry)
             for index, answer in enumerate(answers):
                 key = f"{name}.{index}"
@@ -286,11 +285,12 @@ class GuardrailsHandler(BaseCallbackHandler):
                 self._decide(event, here, entry, earlier=True)
 
     def _model(self, messages: Sequence[BaseMessage], here: Here, entry: _Open, metadata: Mapping[str, object]) -> None:
-        limit = metadata.get("ls_max_tokens")
+        answers = length(metadata.get("n")) or 1
         call = ModelCall(
             str(metadata.get("ls_model_name") or metadata.get("ls_provider") or ""),
             size(*messages) + offered(metadata),
-            limit if isinstance(limit, int) else 0,
+            length(metadata.get("ls_max_tokens")) * answers,
+            answers=answers,
         )
         entry.decision = self._decide(model_event(call, here, entry.name), here, entry)
 

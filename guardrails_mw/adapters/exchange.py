@@ -16,6 +16,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
+from guardrails_mw.account import task_of
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, pause
@@ -25,7 +26,6 @@ from guardrails_mw.adapters.messages import (
     last_answer,
     message_events,
     model_event,
-    outcome,
     output_event,
     refusal_message,
     silent,
@@ -39,6 +39,7 @@ from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.adapters.reading import ENTERED, Reading
 from guardrails_mw.adapters.target import Target
+from guardrails_mw.adapters.usage import outcome
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.seam import MIDDLEWARE, Seam
@@ -148,7 +149,7 @@ class Exchange:
         permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
         if permit.blocked:
             return refusal_message(self.enforcer, permit)
-        await self.enforcer.engine.settling(permit, outcome(message, 0, 0.0))
+        await self.enforcer.engine.settling(permit, outcome([message], 0, 0.0))
         answer, block = await self.answer(message, name)
         return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
 
@@ -189,7 +190,7 @@ class Exchange:
         cheaper = self.cheaper if permit.verdict.remedy is Remedy.CHEAPER else None
         if permit.blocked and cheaper is not None and cheaper is not target.model:
             return await self.leave(messages, f"{attempt}|cheaper", replace(target, model=cheaper))
-        return permit, target.limited(permit.verdict.max_tokens)
+        return permit, target.limited(None if permit.shadow else permit.verdict.max_tokens)
 
     async def _attempt(
         self, messages: list[BaseMessage], attempt: str, target: Target, way: Way
@@ -205,9 +206,10 @@ class Exchange:
             self.enforcer.engine.settle(permit, Outcome("unknown", time.perf_counter() - began))
             raise
         if permit.held:
-            answer = result.generations[0].message if result.generations else None
+            answers = [generation.message for generation in result.generations]
             asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
-            await self.enforcer.engine.settling(permit, outcome(answer, asked, seconds))
+            used = outcome(answers, asked, seconds, told=result.llm_output)
+            await self.enforcer.engine.settling(permit, used)
         generations: list[ChatGeneration] = []
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
@@ -249,16 +251,22 @@ class Exchange:
         Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
         decides, and its tool gets, is what the message says.
         """
-        calls = []
+        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[Decision]()
         for index, call in enumerate(message.tool_calls):
-            decided, block = await self._proposal(call, key, index)
-            if block is not None:
+            decided, block = await self._proposal(call, key, index, permits)
+            if block is not None:  # none of them runs
+                for permit in permits:
+                    await engine.settling(permit, Outcome("released"))
                 return message, block
             calls.append(decided)
+        for permit in permits:
+            await engine.settling(permit, Outcome("done"))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
-    async def _proposal(self, call: HostToolCall, key: str, index: int) -> tuple[HostToolCall, Decision | None]:
-        """One call as it may be proposed, and the decision that blocked it, if one did."""
+    async def _proposal(
+        self, call: HostToolCall, key: str, index: int, permits: list[Decision]
+    ) -> tuple[HostToolCall, Decision | None]:
+        """One call as it may be proposed, and the decision that blocked it, if one did; another joins the `permits`."""
         if self.decided and mark_of(call) in self.decided:
             return call, None
         enforcer = self.enforcer
@@ -271,7 +279,7 @@ class Exchange:
         decision = await enforcer.deciding(self._call_event(call, key, index), self.seam)
         if decision.blocked:
             return call, decision
-        await enforcer.engine.settling(decision, Outcome("done"))
+        permits.append(decision)
         call = _with_args(call, decision)
         noted(mark_of(call))
         return call, None
@@ -293,7 +301,7 @@ class Exchange:
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""
-        content, name = Content(call["args"]), ("call", key, call.get("id") or str(index))
+        content, name = Content(call["args"]), ("call", key, str(index), call.get("id") or "")
         if call["name"] in self.answers:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
@@ -311,7 +319,7 @@ def _question(permit: Decision) -> Decision:
     asked = Content({"limit": permit.verdict.reason, "cap": facts.get("cap", 0)})
     event = permit.event
     where, actor = event.where, event.actor
-    whose = digest([where.thread, where.run, where.task.rpartition("|")[0], where.agent, actor.tenant, actor.id])
+    whose = digest([where.thread, where.run, task_of(where), where.agent, actor.tenant, actor.id])
     key = f"{whose}|raise|{permit.verdict.reason}|{facts.get('cap', 0)}"  # an answer raises no other account
     if "resets" in facts:
         key += f"|{facts['resets']}"

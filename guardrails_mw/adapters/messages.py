@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages import ToolCall as HostToolCall
-from langchain_core.messages.ai import UsageMetadata
 
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
@@ -26,7 +24,7 @@ from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_me
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
-from guardrails_mw.verdict import Decision, Outcome, Remedy, Usage
+from guardrails_mw.verdict import Decision, Remedy
 
 __all__ = [
     "beside_event",
@@ -41,24 +39,17 @@ __all__ = [
     "model_event",
     "name_of",
     "named",
-    "offered",
-    "outcome",
     "output_event",
     "refusal_message",
     "result_event",
     "silent",
-    "size",
     "so_far",
-    "tokens",
     "tool_call",
     "with_answer",
     "with_beside_said",
     "with_content",
 ]
 
-_MOST_TOKENS = 10**12  # more than that no call can have used, and stores could not count
-_OFFERS = ("tools", "functions", "response_format", "format")
-"""Arguments of a model call that providers hand to the model as text."""
 _CODE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 _EMPTY: Sequence[object] = ("", {"type": "text", "text": ""})
@@ -237,39 +228,6 @@ def calls_only(message: BaseMessage) -> bool:
     return not content or (isinstance(content, list) and all(block in _EMPTY for block in content))
 
 
-def outcome(answer: BaseMessage | None, asked: int, seconds: float) -> Outcome:
-    """How a model call ended: the tokens that its answer names, else estimates. `asked` is that of the input."""
-    if answer is None:
-        return Outcome("done", seconds)
-    told = answer.usage_metadata if isinstance(answer, AIMessage) else None
-    used = (_usage(told) if told else None) or Usage(asked, size(answer), estimated=True)
-    return Outcome("done", seconds, used, str(answer.response_metadata.get("model_name") or ""))
-
-
-def _usage(told: UsageMetadata) -> Usage | None:
-    """What a provider reports; None where that cannot be. Cached by LangChain: a cost of 0, and its old figures."""
-    if told.get("total_cost") == 0:
-        return Usage()
-    asked, said = _count(told.get("input_tokens")), _count(told.get("output_tokens"))
-    if asked is None or said is None or asked + said == 0:  # some servers report zeros for "unknown"
-        return None
-    into, out = told.get("input_token_details") or {}, told.get("output_token_details") or {}
-    return Usage(
-        input_tokens=asked,
-        output_tokens=said,
-        cached_tokens=_count(into.get("cache_read")) or 0,
-        cache_write_tokens=_count(into.get("cache_creation")) or 0,
-        audio_input_tokens=_count(into.get("audio")) or 0,
-        reasoning_tokens=_count(out.get("reasoning")) or 0,
-        audio_output_tokens=_count(out.get("audio")) or 0,
-    )
-
-
-def _count(told: object) -> int | None:
-    """A number of tokens, if it can be one: a negative one would give money back."""
-    return told if isinstance(told, int) and 0 <= told <= _MOST_TOKENS else None
-
-
 def so_far(messages: Sequence[BaseMessage]) -> str:
     """What a model has said since the last thing that a person said."""
     asked = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
@@ -309,36 +267,3 @@ def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:
 def with_content(message: BaseMessage, content: object) -> BaseMessage:
     """A copy of a message with other content and the same name; the caller's object is left alone."""
     return message.model_copy(update={"content": content, "id": name_of(message)})
-
-
-def size(*messages: BaseMessage) -> int:
-    """An estimate of the tokens in messages: what they say, what they call, and what stands beside it."""
-    texts = [str(message.text) for message in messages]
-    for message in messages:
-        more = [_beside(message), *getattr(message, "tool_calls", ())]
-        texts += [json.dumps(each, default=str, ensure_ascii=False) for each in more if each]
-    return tokens(texts)
-
-
-def offered(call: Mapping[str, object]) -> int:
-    """An estimate of the tokens in what a call tells a model besides messages: its tools, the form of the answer.
-
-    >>> offered({"tools": [{"name": "look"}]}), offered({"temperature": 0})
-    (9, 0)
-    """
-    return tokens([json.dumps(call[name], default=str) for name in _OFFERS if call.get(name)])
-
-
-def tokens(texts: Sequence[str]) -> int:
-    """An estimate of tokens: four ASCII characters or one other character each, a few per message.
-
-    Overestimates on purpose: it is what a budget reserves before the real figure is known.
-
-    >>> tokens(["four char words", "漢字"])
-    14
-    """
-    total = 0
-    for text in texts:
-        ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char < "\x80")
-        total += (ascii_chars + 3) // 4 + (len(text) - ascii_chars) + 4
-    return total

@@ -19,10 +19,11 @@ from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 from guardrails_mw.adapters.chunks import as_chunk, last
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
 from guardrails_mw.adapters.failures import heard
-from guardrails_mw.adapters.messages import ended, outcome, output_event, refusal_message
+from guardrails_mw.adapters.messages import ended, output_event, refusal_message
 from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.adapters.target import Target
+from guardrails_mw.adapters.usage import outcome
 from guardrails_mw.event import Content, ModelCall, Stage
 from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict
@@ -170,12 +171,12 @@ class _Attempt:
 
     def __init__(self, exchange: Exchange, attempt: str, permit: Decision, chunks: Source[ChatGenerationChunk]) -> None:
         self._exchange, self._permit, self._chunks = exchange, permit, chunks
-        self._key, self._engine = f"{attempt}.0", exchange.enforcer.engine
+        self._key, self._engine, self._seconds = f"{attempt}.0", exchange.enforcer.engine, 0.0
         self.draft = _Draft(exchange, self._key)
 
     async def pieces(self) -> AsyncGenerator[ChatGenerationChunk, None]:
         """What may be shown while the answer arrives. However it ends, what is held for the call is settled."""
-        began, draft, ended = time.perf_counter(), self.draft, Outcome("unknown")
+        draft, ended = self.draft, Outcome("unknown")
         try:
             while not draft.ending and (chunk := await self._next()) is not None:
                 for lane, text in draft.take(chunk):
@@ -185,16 +186,21 @@ class _Attempt:
                         yield draft.piece(lane, shown)
             if not draft.ending:
                 asked = cast("ModelCall", self._permit.event.call).input_tokens
-                ended = outcome(draft.whole()[0], asked, 0.0)
+                ended = outcome([draft.whole()[0]], asked, 0.0)
         except BaseException:
             await self._broken_off()
             raise
         finally:
-            self._engine.settle(self._permit, replace(ended, seconds=time.perf_counter() - began))
+            self._engine.settle(self._permit, replace(ended, seconds=self._seconds))
             await self._chunks.close()
 
     async def _next(self) -> ChatGenerationChunk | None:
-        return await heard(self._chunks.next(), self._exchange.failing)
+        """The next piece; what its reader does meanwhile is not the model's time."""
+        began = time.perf_counter()
+        try:
+            return await heard(self._chunks.next(), self._exchange.failing)
+        finally:
+            self._seconds += time.perf_counter() - began
 
     async def answer(self) -> tuple[ChatGenerationChunk, Decision | None]:
         """The rest of the decided answer; or what there was of it, and the decision that blocked."""

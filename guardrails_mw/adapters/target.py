@@ -11,14 +11,26 @@ from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from guardrails_mw.adapters.chunks import arriving
-from guardrails_mw.adapters.messages import offered, size
+from guardrails_mw.adapters.usage import length, offered, size
 from guardrails_mw.event import ModelCall
 from guardrails_mw.wait import Either
 
 __all__ = ["Target"]
 
-_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict")
+_LIMITS = (
+    "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "num_predict", "max_tokens_to_sample",
+    "maxTokens", "maxOutputTokens", "maxOutputLength",
+)  # fmt: skip
 """How providers call the longest answer."""
+_NUMBERS = ("n", "candidate_count", "candidateCount", "num_return_sequences")
+"""How they call the number of answers."""
+_BAGS = (
+    "options", "generation_config", "generationConfig", "inference_config", "inferenceConfig", "model_kwargs",
+    "extra_body", "additional_model_request_fields",
+)  # fmt: skip
+"""Mappings of more settings, in the arguments of a call or of the model, which override what stands beside them."""
+_REPLACES = {"options": "num_predict"}
+"""One that takes the place of all other settings, and what the longest answer is called in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +52,29 @@ class Target:
         params = self.model._get_ls_params(self.stop, **self.kwargs)
         name = self._limit_name
         own = self.kwargs[name] if name in self.kwargs else getattr(self.model, name, 0) or params.get("ls_max_tokens")
+        inside = [length(bag.get(key)) for key, bag in self._limits_inside]
         return ModelCall(
             name=str(params.get("ls_model_name") or self.model._llm_type),
             input_tokens=size(*messages) + offered(self.kwargs),
-            max_tokens=_length(own) * self._answers,
-            limitable=bool(name),
+            max_tokens=(min(inside) and max(inside) if inside else length(own)) * self._answers,
+            limitable=bool(name or inside),
+            answers=self._answers,
         )
 
     def limited(self, most: int | None) -> Target:
         """The same call with answers of no more than so many tokens together; None leaves it as it is."""
         name = self._limit_name
-        if most is None or not name:
+        if most is None or not (name or self._limits_inside):
             return self
-        most = max(1, most // self._answers)
-        if name in self.kwargs:
-            return replace(self, kwargs={**self.kwargs, name: most})
-        return replace(self, model=self.model.model_copy(update={name: most}))
+        each = max(1, most // self._answers)
+        kwargs = {**self.kwargs, **_limited_bags(self.kwargs, each)}
+        update = _limited_bags({bag: getattr(self.model, bag, None) for bag in _BAGS}, each)
+        if name in kwargs:
+            kwargs[name] = each
+        elif name:
+            update[name] = each
+        model = self.model.model_copy(update=update) if update else self.model
+        return replace(self, model=model, kwargs=kwargs)
 
     @property
     def _limit_name(self) -> str:
@@ -67,11 +86,18 @@ class Target:
         return ""
 
     @property
+    def _limits_inside(self) -> list[tuple[str, Mapping[str, object]]]:
+        """The limits in mappings of more settings: their names, and those mappings."""
+        bags = [(name, self.kwargs.get(name) or getattr(self.model, name, None)) for name in _BAGS]
+        return [(key, bag) for name, bag in bags if isinstance(bag, Mapping) and bag for key in _limits_in(name, bag)]
+
+    @property
     def _answers(self) -> int:
         """How many answers the call asks for at once."""
-        more = getattr(self.model, "model_kwargs", None)
-        own = self.kwargs.get("n") or getattr(self.model, "n", None) or (more or {}).get("n")
-        return own if isinstance(own, int) and own > 1 else 1
+        places = [self.kwargs, vars(self.model)]
+        places += [bag for place in places for name in _BAGS if isinstance(bag := place.get(name), Mapping)]
+        found = [place.get(name) for place in places for name in _NUMBERS]
+        return max([1, *(number for number in found if isinstance(number, int))])
 
     @property
     def streams(self) -> Either[bool]:
@@ -121,12 +147,18 @@ class Target:
         return {**asks, **self.kwargs}
 
 
-def _length(limit: object) -> int:
-    """The longest answer that a limit allows; 0 where it is none: providers write 0, -1 or None for that."""
-    try:
-        return max(0, int(limit))  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError, OverflowError):
-        return 0
+def _limits_in(name: str, bag: Mapping[str, object]) -> list[str]:
+    """The names of limits in a mapping of settings; the one that it takes the place of, where it has none."""
+    return [key for key in _LIMITS if key in bag] or ([_REPLACES[name]] if name in _REPLACES else [])
+
+
+def _limited_bags(place: Mapping[str, object], most: int) -> dict[str, object]:
+    """The mappings of settings in which there is a limit, with this one."""
+    return {
+        name: {**bag, **dict.fromkeys(keys, most)}
+        for name in _BAGS
+        if isinstance(bag := place.get(name), Mapping) and bag and (keys := _limits_in(name, bag))
+    }
 
 
 async def _ready(value: bool) -> bool:

@@ -67,20 +67,21 @@ class BudgetGate(HoldingGate):
         answer = self._budget.reserve(event, self._clock())
         if isinstance(answer, Refused):
             return self._refusal(answer)
-        if answer.warnings or answer.max_tokens:
-            action = Action.FLAG if answer.warnings else Action.ALLOW
-            return Verdict(action, next(iter(answer.warnings), ""), max_tokens=answer.max_tokens)
+        if answer.warning or answer.max_tokens:
+            action = Action.FLAG if answer.warning else Action.ALLOW
+            return Verdict(action, answer.warning, max_tokens=answer.max_tokens)
         return Verdict.allow()
 
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge what the call used, and keep it; see `Budget.settle`."""
         self._budget.settle(event, outcome)
-        if self._ledger is not None and outcome.status != "released":
-            usd = self._budget.price(event.call, outcome) if isinstance(event.call, ModelCall) else None
-            run = event.where.run or "direct"
-            self._ledger.record(
-                run, f"{event.key}|{event.stage}|spend", "spend", spent(event, outcome, usd, self._tools)
-            )
+        if self._ledger is None or outcome.status == "released":
+            return
+        used, usd = None, None
+        if isinstance(event.call, ModelCall):
+            used, usd = self._budget.used_by(event.call, outcome), self._budget.price(event.call, outcome)
+        body, run = spent(event, outcome, used, usd, self._tools), event.where.run or "direct"
+        self._ledger.record(run, f"{event.key}|{event.stage}|spend", "spend", body)
 
     def grant(self, event: Event, code: str, by: str) -> None:
         """Raise the cap that a person was asked about by itself once more."""

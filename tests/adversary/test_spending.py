@@ -18,8 +18,8 @@ from langgraph.types import Command
 
 from guardrails_mw import Guard
 from guardrails_mw.account import Limits
-from guardrails_mw.adapters.messages import outcome
 from guardrails_mw.adapters.target import Target
+from guardrails_mw.adapters.usage import outcome
 from guardrails_mw.budget import Budget, Refused
 from guardrails_mw.event import Content, Event, ModelCall, Stage, Where
 from guardrails_mw.prices import Prices
@@ -220,7 +220,7 @@ def test_figures_that_cannot_be_are_estimates(told: dict[str, object]) -> None:
     """A provider that reports nonsense neither ends the call nor gives money back."""
     answer = AIMessage("hello world")
     answer.usage_metadata = cast("UsageMetadata", told)
-    assert outcome(answer, 7, 0.1).usage == Usage(7, 7, estimated=True)
+    assert outcome([answer], 7, 0.1).usage == Usage(7, 7, estimated=True)
 
 
 def test_a_negative_detail_gives_no_money_back() -> None:
@@ -232,4 +232,4 @@ def test_a_negative_detail_gives_no_money_back() -> None:
         "input_token_details": {"cache_creation": -1000},
     }
     answer = AIMessage("hello world", usage_metadata=cast("UsageMetadata", told))
-    assert outcome(answer, 7, 0.1).usage == Usage(10, 5)
+    assert outcome([answer], 7, 0.1).usage == Usage(10, 5)
