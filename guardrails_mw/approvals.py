@@ -93,8 +93,8 @@ def call_digest(action: str, args: object) -> str:
 
 
 def approval_id(event: Event, action: str) -> str:
-    """The id under which an event is asked about, the same when its node runs again."""
-    return "ap-" + call_digest(f"{event.key}|{event.stage}|{action}", event.content.value)[:12]
+    """The id under which an event is asked about, the same when its node runs again or it is tried again."""
+    return "ap-" + call_digest(f"{event.first or event.key}|{event.stage}|{action}", event.content.value)[:12]
 
 
 class Approvals:

@@ -13,6 +13,8 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -20,8 +22,8 @@ from guardrails_mw.backlog import Backlog, Waiting
 from guardrails_mw.blocks import Together
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event
-from guardrails_mw.gate import DEADLINE, Cost, Gate
-from guardrails_mw.verdict import Action, Check, Verdict, combine
+from guardrails_mw.gate import DEADLINE, Cost, Gate, HoldingGate
+from guardrails_mw.verdict import Action, Check, Outcome, Verdict, combine
 from guardrails_mw.wait import AwaitableWait, FutureWait, Wait
 from guardrails_mw.workers import IsolatedWorker, LoopThread, Workers
 
@@ -136,7 +138,7 @@ class Asker:
                 process = step.process
                 value = await self.in_worker(lambda: process.call(event, step.deadline), step.deadline + 1.0)
             else:
-                value = await self.in_worker(lambda: step.gate.check(event), step.deadline)
+                value = await self._held(step, event)
         except BaseException as error:  # noqa: BLE001 - sorted by _failed
             return self._failed(step, error, began)
         finally:
@@ -144,6 +146,18 @@ class Asker:
         if type(value) is not Verdict and inspect.isawaitable(value):
             return await self._await(step, value)
         return self._answered(step, value, began)
+
+    async def _held(self, step: Step, event: Event) -> object:
+        """Ask a gate in a worker thread. What it holds for nobody, because its answer came too late, is released."""
+        job = self._workers.submit(lambda: step.gate.check(event))
+        try:
+            return await FutureWait(job, step.deadline, self._workers)
+        except BaseException as error:
+            gate = step.gate
+            starts = isinstance(error, GateError) and step.on_error is not Action.BLOCK  # what it held for goes on
+            if isinstance(gate, HoldingGate) and not starts:
+                job.add_done_callback(lambda job: _released(gate, event, job))
+            raise
 
     def in_worker(self, call: Callable[[], T], timeout: float | None) -> FutureWait[T]:
         """A call in a worker thread, to be awaited."""
@@ -175,6 +189,13 @@ class Asker:
         self._closed.set()
         self._workers.close()
         self._loop.close()
+
+
+def _released(gate: HoldingGate, event: Event, job: Future[Verdict | Awaitable[Verdict]]) -> None:
+    """Give back what a gate holds for an event that never starts, in the thread that has just made the hold."""
+    if not job.cancelled() and job.exception() is None:
+        with suppress(Exception):  # the hold stays and is charged, the strict side
+            gate.settle(event, Outcome("released"))
 
 
 class _Patience(Wait[bool]):

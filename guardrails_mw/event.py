@@ -300,6 +300,7 @@ class Event:
         origin: who wrote the content.
         call: the tool or model call, at the stages that have one.
         key: identifies the event across re-runs of a node; empty means "never seen again".
+        first: the key of the first try, where this is a retry, which has a key of its own because it costs again.
 
     >>> Event(Stage.INPUT, Content("hello")).content.text
     'hello'
@@ -312,6 +313,7 @@ class Event:
     where: Where = Where()
     call: ToolCall | ModelCall | None = None
     key: str = ""
+    first: str = ""
 
     @property
     def tool(self) -> ToolCall | None:

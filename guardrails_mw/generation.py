@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -30,6 +31,8 @@ from guardrails_mw.verdict import Decision
 
 __all__ = ["Generation", "Held", "Seat"]
 
+_CLAIMS = 10_000
+"""Model calls under way of which is known who counts them."""
 _SETTLING = 256
 """Replaced engines whose decisions can still be settled by hand; what older ones held stays charged in full."""
 
@@ -120,6 +123,8 @@ class Seat:
         self.tool_seam: set[str] = set()
         self.latch = Latch()
         self._settling: dict[str, Engine] = {}
+        self._claimed: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
         self._retired: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     @property
@@ -139,6 +144,14 @@ class Seat:
                 yield enforcer
         finally:
             held.over()
+
+    def claims(self, run: str, who: object) -> bool:
+        """Whether a handler is the one that counts a host's run: several of one guard may hear of it."""
+        with self._lock:
+            first = self._claimed.setdefault(run, id(who))
+            while len(self._claimed) > _CLAIMS:
+                self._claimed.popitem(last=False)
+            return first == id(who)
 
     def approval(self, approval: Approval) -> None:
         """Keep a change of an approval, by the policy in office. Raises `StoreError`."""

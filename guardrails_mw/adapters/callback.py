@@ -71,8 +71,7 @@ class _Open:
     @property
     def asked(self) -> int:
         """Tokens that went into the model, as estimated before it was called."""
-        call = self.decision.event.call if self.decision else None
-        return call.input_tokens if isinstance(call, ModelCall) else 0
+        return getattr(self.decision.event.call, "input_tokens", 0) if self.decision else 0
 
 
 class GuardrailsHandler(BaseCallbackHandler):
@@ -148,7 +147,9 @@ class GuardrailsHandler(BaseCallbackHandler):
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
             entry.name = self._enforcer(entry).engine.fresh_id()
-            self._model(flat, here, entry, {**(kwargs.get("invocation_params") or {}), **(metadata or {})})  # type: ignore[dict-item]
+            if self._seat.claims(str(run_id), self):  # else another handler of this guard counts it
+                params: Mapping[str, object] = kwargs.get("invocation_params") or {}  # type: ignore[assignment]
+                self._model(flat, here, entry, {**params, **(metadata or {})})
 
     def on_llm_start(
         self,
@@ -189,13 +190,12 @@ class GuardrailsHandler(BaseCallbackHandler):
         if entry is None or entry.guarded:
             return
         with self._failing_closed(entry):
-            name = entry.name or str(run_id)
             answers = [_message(generation) for batch in response.generations for generation in batch]
             seconds, told = time.perf_counter() - entry.began, response.llm_output
             self._settle(entry, outcome(answers, entry.asked, seconds, told=told, cached=True))
             here = entry.here or self._here(entry)
             for index, answer in enumerate(answers):
-                key = f"{name}.{index}"
+                key = f"{entry.name or run_id}.{index}"
                 if not silent(answer):
                     self._decide(output_event(answer, here, key), here, entry)
                 if entry.structured and isinstance(answer, AIMessage):  # what looks like a call is the answer

@@ -13,10 +13,10 @@ import json
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -92,6 +92,8 @@ class Here:
     pausable: bool
     resuming: bool = False
     """Whether the host takes up again what it left off, so that questions may be on record already."""
+    tries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+    """How often each tool call was tried in this invocation, by the key of its event."""
 
     def key(self, *parts: str) -> str:
         """A key for something that happens here, stable when the node runs again.
@@ -122,7 +124,7 @@ class Runs:
 
     def __init__(self, store: Store, latch: Latch) -> None:
         self._store, self._latch = store, latch
-        self._known: OrderedDict[int, tuple[object, str]] = OrderedDict()
+        self._known: OrderedDict[int, tuple[object, str, Counter[str]]] = OrderedDict()
         self._lock = threading.Lock()
 
     async def here(
@@ -156,17 +158,17 @@ class Runs:
         flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
         if control is not None:
             known = None if flag is None else bool(flag)
-            run = self._known_run(control) or await self._entered(
+            run, tries = self._invocation(control) or await self._entered(
                 control,
                 thread,
                 known if resuming is None else resuming,
                 configurable.get("__pregel_checkpointer") or saver,
             )
         else:
-            run = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}"
+            run, tries = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}", Counter()
         self.going_on(run)
         where = replace(_place(config), run=run, thread=thread, span=span)
-        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag))
+        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag), tries)
 
     def going_on(self, run: str) -> None:
         """Raise the block that has ended a run, if one has."""
@@ -175,24 +177,27 @@ class Runs:
 
     def over(self, control: object) -> None:
         """The invocation that this object controls has returned; raise the block that was swallowed in it."""
-        self.going_on(self._known_run(control))
+        if (known := self._invocation(control)) is not None:
+            self.going_on(known[0])
 
-    def _known_run(self, control: object) -> str:
+    def _invocation(self, control: object) -> tuple[str, Counter[str]] | None:
+        """The run of an invocation that was seen before, and what was tried in it."""
         with self._lock:
             known = self._known.get(id(control))
-            return known[1] if known is not None and known[0] is control else ""
+            return known[1:] if known is not None and known[0] is control else None
 
-    async def _entered(self, control: object, thread: str, resuming: bool | None, saver: object) -> str:
+    async def _entered(
+        self, control: object, thread: str, resuming: bool | None, saver: object
+    ) -> tuple[str, Counter[str]]:
         """The run of an invocation that is seen for the first time."""
         run = await self._begun(thread, resuming, saver)
         with self._lock:
             known = self._known.get(id(control))
-            if known is not None and known[0] is control:
-                return known[1]  # a parallel branch was first
-            self._known[id(control)] = (control, run)
+            if known is None or known[0] is not control:  # else a parallel branch was first
+                known = self._known[id(control)] = (control, run, Counter())
             while len(self._known) > _MAX_RUNS:
                 self._known.popitem(last=False)
-            return run
+            return known[1:]
 
     async def _begun(self, thread: str, resuming: bool | None, saver: object) -> str:
         """A new run, or the one that a resumed thread was in. The store keeps ``run@when it began``."""

@@ -196,7 +196,8 @@ def ended(enforcer: Enforcer, messages: Sequence[BaseMessage]) -> AIMessage | No
         mark = message.additional_kwargs.get("guardrails") if isinstance(message, ToolMessage) else None
         if isinstance(mark, Mapping) and mark.get("remedy") == Remedy.END:
             reason = str(mark.get("reason"))  # a tool may have written this mark: it ends the run, and says no more
-            said = enforcer.refusal_of(Stage.TOOL_CALL, reason if _CODE.fullmatch(reason) else "ended")
+            code = reason if _CODE.fullmatch(reason) else "ended"
+            said = enforcer.refusal_of(Stage.TOOL_CALL, code, so_far(messages))
             return AIMessage(said, response_metadata={"guardrails": dict(mark)})
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeVar, cast
 
@@ -59,8 +59,16 @@ class Ran:
     here: Here
     seam: Seam
 
-    async def responding(self, tool: BaseTool, execute: Either[object]) -> object:
-        """What the tool's own function gives back or raises, decided before the tool's callbacks hear of it."""
+    async def responding(
+        self, tool: BaseTool, execute: Either[object], again: Callable[[], Awaitable[ToolMessage | None]]
+    ) -> object:
+        """What the tool's own function gives back or raises, decided before the tool's callbacks hear of it.
+
+        `again` may have something else to give back, where the tool must not run (once more).
+        """
+        refused = await again()
+        if refused is not None:
+            return (refused, None) if tool.response_format == "content_and_artifact" else refused
         return await self._response(tool, await self.responded(execute))
 
     async def responded(self, execute: Either[T]) -> T:

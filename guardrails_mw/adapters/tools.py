@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import cast
 
@@ -22,7 +22,7 @@ from guardrails_mw.adapters.messages import call_event, last_result, tool_call
 from guardrails_mw.adapters.results import Ran, rejection
 from guardrails_mw.enforcer import Enforcer, Pause
 from guardrails_mw.event import Json, ToolCall
-from guardrails_mw.seam import Seam
+from guardrails_mw.seam import Power, Seam
 from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either, drive, drive_async
 
@@ -43,9 +43,11 @@ _QUOTED = 300
 
 
 async def permitted(enforcer: Enforcer, call: ToolCall, here: Here, seam: Seam, pausing: Pause = pause) -> Decision:
-    """Decide a call and have people asked; the result allows or blocks."""
-    seam = here.within(seam)
-    decision = await enforcer.deciding(call_event(call, here), seam)
+    """Decide a call and have people asked; the result allows or blocks. A call that was tried before is another."""
+    seam, event = here.within(seam), call_event(call, here)
+    if tried := here.tries[event.key]:
+        event = replace(event, key=f"{event.key}#{tried}", first=event.key)
+    decision = await enforcer.deciding(event, seam)
     for _ in range(_QUESTIONS):
         ruled = await enforcer.answering(decision, seam, pausing, resuming=here.resuming)
         decision = await enforcer.granted(ruled)
@@ -70,9 +72,10 @@ async def guarded_call(
     args = cast("dict[str, Json]", decision.content.value)
     changed = request.override(tool_call={**request.tool_call, "args": args})
     ran = Ran(enforcer, replace(call, args=args), request.tool_call, here, seam)
+    here.tries[decision.event.first or decision.event.key] += 1
     if request.tool is not None:
         real = cast("dict[str, Json]", (await enforcer.revealed(decision)).value)
-        changed = changed.override(tool=_guarded(request.tool, ran, real))
+        changed = changed.override(tool=_guarded(request.tool, ran, real, _Again(ran, call)))
     token = CALLING.set(Calling(id(enforcer.seat), call.id))
     began = time.perf_counter()
     try:
@@ -88,7 +91,33 @@ async def guarded_call(
     return cast("ToolResult", await ran.gated(result))
 
 
-def _guarded(tool: BaseTool, ran: Ran, real: dict[str, Json]) -> BaseTool:
+@dataclass(slots=True)
+class _Again:
+    """Leave for a tool to run once more within one call of it: somebody inside of the guard tries again.
+
+    Nobody is asked about that: what runs already cannot pause as if it had not begun.
+    """
+
+    ran: Ran
+    call: ToolCall
+    begun: bool = False
+
+    async def __call__(self) -> ToolMessage | None:
+        """Nothing where it may run, else what it gives back instead."""
+        begun, self.begun = self.begun, True
+        if not begun:
+            return None
+        ran, enforcer = self.ran, self.ran.enforcer
+        silent = ran.seam.without(Power.ASK)
+        decision = await enforcer.begin(await permitted(enforcer, self.call, ran.here, silent))
+        ran.here.tries[decision.event.first or decision.event.key] += 1
+        if decision.blocked:
+            return rejection(enforcer, decision, ran.host_call, ran.here)
+        await enforcer.engine.settling(decision, Outcome("done"))  # its time is that of the call
+        return None
+
+
+def _guarded(tool: BaseTool, ran: Ran, real: dict[str, Json], again: _Again) -> BaseTool:
     """The tool for one call: its callbacks are shown decided arguments and results, and it runs with the real ones."""
     parse, run, arun = tool._parse_input, tool._run, tool._arun
     shown = ran.call.args
@@ -100,11 +129,11 @@ def _guarded(tool: BaseTool, ran: Ran, real: dict[str, Json]) -> BaseTool:
 
     @wraps(run)
     def sync(*args: object, **kwargs: object) -> object:
-        return drive(ran.responding(tool, Either.only_here(lambda: run(*args, **kwargs))))
+        return drive(ran.responding(tool, Either.only_here(lambda: run(*args, **kwargs)), again))
 
     @wraps(arun)
     async def asynchronous(*args: object, **kwargs: object) -> object:
-        return await drive_async(ran.responding(tool, Either.only_there(lambda: arun(*args, **kwargs))))
+        return await drive_async(ran.responding(tool, Either.only_there(lambda: arun(*args, **kwargs)), again))
 
     mine = tool.model_copy()
     for name, method in (("_parse_input", parsed), ("_run", sync), ("_arun", asynchronous)):
