@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import agent, deadlines, engine, loops, scan, startup, stores, streaming, texts
+from benchmarks import agent, budgets, deadlines, engine, loops, scan, startup, stores, streaming, texts
 from benchmarks.measure import Table, machine, quoted
 
 TABLES: dict[str, Callable[[int], Table]] = {
@@ -21,11 +21,12 @@ TABLES: dict[str, Callable[[int], Table]] = {
     "startup": startup.table,
     "deadlines": deadlines.table,
     "stores": stores.table,
+    "budgets": budgets.table,
     "loops": loops.table,
 }
 ROUNDS = {
     "engine": 60, "injection": 20, "pii": 20, "scan": 5, "agent": 200, "startup": 7, "stores": 60, "loops": 20,
-    "streaming": 7, "deadlines": 20,
+    "streaming": 7, "deadlines": 20, "budgets": 60,
 }  # fmt: skip
 
 
