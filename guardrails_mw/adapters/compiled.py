@@ -22,7 +22,7 @@ from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, StateUpdate
 
 from guardrails_mw.adapters.entrance import Entrance
-from guardrails_mw.adapters.host import Runs, actor_from, raise_block
+from guardrails_mw.adapters.host import Runs, actor_from, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
 from guardrails_mw.event import Actor
@@ -56,6 +56,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
 
     def stream(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[object]:  # type: ignore[override]
         """Like the graph's; `invoke` and `batch` come by here too."""
+        config = on_behalf(config, self.doorman.actor)
         graph, value = drive(self._entering(input, config, kwargs))
         if graph is not self:
             yield from graph.stream(value, config, **kwargs)  # type: ignore[call-overload]
@@ -67,6 +68,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         self, input: object, config: RunnableConfig | None = None, **kwargs: object
     ) -> AsyncIterator[object]:
         """Like the graph's; `ainvoke`, `abatch` and `astream_events` come by here too."""
+        config = on_behalf(config, self.doorman.actor)
         graph, value = await drive_async(self._entering(input, config, kwargs))
         call = graph.astream if graph is not self else super().astream
         async with aclosing(call(value, config, **kwargs)) as pieces:  # type: ignore[call-overload]
@@ -83,6 +85,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     async def _events(
         self, input: object, config: RunnableConfig | None, kwargs: dict[str, object]
     ) -> AsyncIterator[object]:
+        config = on_behalf(config, self.doorman.actor)
         graph, value = await drive_async(self._entering(input, config, kwargs))
         call = graph.astream_events if graph is not self else super().astream_events
         async with aclosing(call(value, config, **kwargs)) as events:  # type: ignore[call-overload]
