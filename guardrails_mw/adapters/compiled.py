@@ -25,6 +25,7 @@ from guardrails_mw.adapters.entrance import Entrance
 from guardrails_mw.adapters.host import Runs, actor_from, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
+from guardrails_mw.adapters.state import by_id
 from guardrails_mw.event import Actor
 from guardrails_mw.generation import Seat
 from guardrails_mw.wait import drive, drive_async
@@ -191,13 +192,7 @@ def guard_graph(graph: object, seat: Seat, runs: Runs, actor: Actor | None = Non
 
 def _message_keys(graph: CompiledStateGraph) -> tuple[str, ...]:  # type: ignore[type-arg]
     """The state's keys whose reducer is `add_messages`, in whichever form LangGraph keeps it."""
-    found = []
-    for key, channel in graph.builder.channels.items():
-        operator = getattr(channel, "operator", None) or getattr(channel, "reducer", None)
-        operator = getattr(operator, "func", operator)  # add_messages(format=...) is a partial of it
-        if "messages" in str(getattr(operator, "__name__", "")):
-            found.append(key)
-    return tuple(found)
+    return tuple(key for key, channel in graph.builder.channels.items() if by_id(channel))
 
 
 def _warn_of_models(graph: CompiledStateGraph) -> None:  # type: ignore[type-arg]

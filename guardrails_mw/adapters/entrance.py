@@ -12,13 +12,14 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import cast
 from uuid import uuid4
 
-from langchain_core.messages import BaseMessage, convert_to_messages
+from langchain_core.messages import BaseMessage
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import last_answer, message_events, with_content
+from guardrails_mw.adapters.state import as_messages
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage
 from guardrails_mw.seam import GRAPH
@@ -93,12 +94,12 @@ class Entrance:
 
     async def _value(self, key: str, value: object) -> object:
         if key in self.message_keys and value is not None:
-            return await self._messages(_as_messages(value))
+            return await self._messages(as_messages(value))
         if isinstance(value, BaseMessage):
             found = await self._messages([value])
             return found[0] if found else None
         if isinstance(value, list | tuple) and any(isinstance(item, BaseMessage) for item in value):
-            return await self._messages(_as_messages(value))
+            return await self._messages(as_messages(value))
         return await self._data(key, value)
 
     async def _data(self, key: str, value: object) -> object:
@@ -188,12 +189,3 @@ def _beside(message: BaseMessage) -> dict[str, object]:
 
 def _with_beside(message: BaseMessage, old: Mapping[str, object], new: object) -> BaseMessage:
     return message.model_copy(update=cast("dict[str, object]", in_form_of(old, new)))
-
-
-def _as_messages(value: object) -> list[BaseMessage]:
-    """Messages in any form that LangGraph takes. Raises `ValueError`, without content, for any other."""
-    try:
-        return list(convert_to_messages(value if isinstance(value, list) else [value]))  # type: ignore[list-item]
-    except (ValueError, TypeError, NotImplementedError, KeyError):
-        pass
-    raise ValueError("the input's messages are in a form that LangChain does not know")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import RunnableConfig
@@ -15,32 +15,32 @@ from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.host import Here, Runs, pause, pause_again
 from guardrails_mw.adapters.messages import (
     call_event,
     last_answer,
-    message_events,
     name_of,
     output_event,
     refusal_message,
     silent,
     tool_call,
     with_answer,
+    with_beside_said,
     with_content,
 )
+from guardrails_mw.adapters.state import calls_of, fields_of, messages_of, rewritten
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted, rejection
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
 from guardrails_mw.generation import Seat
 from guardrails_mw.seam import NODES
-from guardrails_mw.verdict import Check, Decision, Verdict
+from guardrails_mw.verdict import Action, Check, Decision, Verdict
 from guardrails_mw.wait import Either, Flow, drive, drive_async
 
 __all__ = ["Nodes"]
 
-State = Mapping[str, object]
-Update = dict[str, object]
-Node = RunnableLambda[State, object]
+Node = RunnableLambda[object, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +53,24 @@ class Nodes:
     def input_node(self, then: str, blocked: str = END, key: str = "messages") -> Node:
         """A node that decides what was said last, goes on to `then`, or refuses and goes to `blocked`."""
 
-        async def flow(state: State) -> Command[str]:
+        async def flow(state: object) -> Command[str]:
             here, enforcer = await self.runs.here(), self.seat.enforcer
-            update, refused = await _said(enforcer, _messages(state, key), here)
-            if refused is None:
-                return Command(goto=then, update={key: update} if update else None)
-            return Command(goto=blocked, update={key: [*update, refusal_message(enforcer, refused)]})
+            messages = messages_of(state, key)
+            new, block = await _said(enforcer, messages, here)
+            refusal = refusal_message(enforcer, block) if block else None
+            update = rewritten(state, key, messages, new, refusal) if new or refusal else None
+            return Command(goto=blocked if block else then, update=update)
 
         return _node(flow, "input_gate")
 
     def output_node(self, key: str = "messages") -> Node:
-        """A node that decides the last answer and replaces it in the state where it must."""
+        """A node that decides what was answered last, and replaces it in the state where it must."""
 
-        async def flow(state: State) -> Update:
+        async def flow(state: object) -> object:
             here, enforcer = await self.runs.here(), self.seat.enforcer
-            seam = here.within(NODES)
-            message = next((m for m in reversed(_messages(state, key)) if isinstance(m, AIMessage)), None)
-            if message is None or silent(message):
-                return {}
-            event = output_event(message, here, name_of(message))
-            decision = await enforcer.deciding(event, seam)
-            decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
-            if decision.blocked:
-                refusal = refusal_message(enforcer, decision)
-                return {key: [refusal.model_copy(update={"id": message.id})]}
-            return {key: [with_answer(message, decision.content.value)]} if decision.edited else {}
+            messages = messages_of(state, key)
+            new = await _answered(enforcer, messages, here)
+            return rewritten(state, key, messages, new, None) if new else None
 
         return _node(flow, "output_gate")
 
@@ -99,7 +92,7 @@ class Nodes:
         `expected` and `rollback` tell the reviewer what will happen and how it can be undone.
         """
 
-        async def flow(state: State) -> Command[str]:
+        async def flow(state: object) -> Command[str]:
             here, enforcer = await self.runs.here(), self.seat.enforcer
             if not here.pausable:
                 raise RuntimeError("an approval node needs a graph that was compiled with a checkpointer")
@@ -110,9 +103,9 @@ class Nodes:
 
         return _node(flow, f"approval:{action}")
 
-    def _step(self, action: str, state: State, key: str, here: Here) -> Event:
+    def _step(self, action: str, state: object, key: str, here: Here) -> Event:
         """A step of the graph as a call: named by the caller, made of everything in the state but messages."""
-        args = {name: value for name, value in state.items() if name != key}
+        args = {name: value for name, value in fields_of(state).items() if name != key}
         call = ToolCall(action, {}, id=here.where.task)
         return here.event(Stage.INPUT, Origin.SYSTEM, Content(args), "step", here.where.task, call=call)
 
@@ -129,17 +122,17 @@ class _GuardedToolNode:
         """The tools it runs."""
         return set(self._node.tools_by_name)
 
-    def invoke(self, state: State, config: RunnableConfig) -> object:
+    def invoke(self, state: object, config: RunnableConfig) -> object:
         """Run the last message's tool calls."""
         drive(self._ask_first(state))
         return self._node.invoke(state, config)
 
-    async def ainvoke(self, state: State, config: RunnableConfig) -> object:
+    async def ainvoke(self, state: object, config: RunnableConfig) -> object:
         """Run the last message's tool calls."""
         await drive_async(self._ask_first(state))
         return await self._node.ainvoke(state, config)
 
-    async def _ask_first(self, state: State) -> None:
+    async def _ask_first(self, state: object) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
         here, enforcer = await self._runs.here(), self._seat.enforcer
         calls, twins = self._asked(state)
@@ -148,10 +141,9 @@ class _GuardedToolNode:
                 known = call["name"] in self._node.tools_by_name
                 await permitted(enforcer, tool_call(call, known), here, NODES)
 
-    def _asked(self, state: State) -> tuple[Sequence[HostToolCall], set[str | None]]:
+    def _asked(self, state: object) -> tuple[Sequence[HostToolCall], set[str | None]]:
         """The calls of the last message, and the ids that more than one of them has."""
-        message = next((m for m in reversed(_messages(state, self._key)) if isinstance(m, AIMessage)), None)
-        calls = message.tool_calls if message else []
+        calls = calls_of(state, self._key)
         ids = [call["id"] for call in calls]
         return calls, {id_ for id_ in ids if ids.count(id_) > 1}
 
@@ -177,41 +169,54 @@ class _GuardedToolNode:
 
 async def _said(
     enforcer: Enforcer, messages: Sequence[BaseMessage], here: Here
-) -> tuple[list[BaseMessage], Decision | None]:
-    """Replacements for what people and tools said, and the block on what was said since the last answer."""
-    seam, answered = here.within(NODES), last_answer(messages)
-    update: list[BaseMessage] = []
+) -> tuple[dict[int, BaseMessage | None], Decision | None]:
+    """What takes the place of what people and tools said, and the block on what was said since the last answer."""
+    seam, answered, removes = here.within(NODES), last_answer(messages), enforcer.manners.blocked_messages == "remove"
+    reading = await Exchange(enforcer, NODES, here).read(messages, system=True)
+    new: dict[int, BaseMessage | None] = {}
     refused: Decision | None = None
-    for index, event in message_events(messages, here, system=True):
-        decision = await enforcer.deciding(event, seam)
-        if event.stage is Stage.INPUT and index > answered:
-            decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
-        if decision.blocked and event.stage is Stage.INPUT and index > answered:
+    for index, decision in reading.decisions.items():
+        message, said = reading.messages[index], decision.stage is Stage.INPUT
+        if said and (index > answered or decision.action is Action.ASK):
+            ruled = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
+            if ruled.blocked and not decision.blocked:
+                message = with_beside_said(with_content(message, enforcer.passed(ruled).value), {})
+            decision = ruled  # noqa: PLW2901 - as people left it
+        if decision.blocked and said and index > answered:
             refused = refused or decision
-        if decision.blocked or decision.edited:
-            update += _replacement(enforcer, messages[index], decision)
-    return update, refused
+        if decision.blocked and said and removes:
+            new[index] = None
+        elif message != messages[index]:
+            new[index] = message
+    return new, refused
 
 
-def _replacement(enforcer: Enforcer, message: BaseMessage, decision: Decision) -> list[BaseMessage]:
-    if decision.blocked and enforcer.manners.blocked_messages == "remove" and message.id:
-        return [RemoveMessage(id=message.id)]
-    new = enforcer.passed(decision).value
-    return [with_content(message, new)] if new != message.content else []
+async def _answered(enforcer: Enforcer, messages: Sequence[BaseMessage], here: Here) -> dict[int, BaseMessage | None]:
+    """What takes the place of what the model said since the last thing that a person said."""
+    seam, new = here.within(NODES), dict[int, BaseMessage | None]()
+    asked = max((i for i, message in enumerate(messages) if isinstance(message, HumanMessage)), default=-1)
+    done = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
+    for index, message in enumerate(messages):
+        if index < asked or not isinstance(message, AIMessage) or silent(message):
+            continue
+        decision = await enforcer.deciding(output_event(message, here, name_of(message)), seam)
+        decision = await enforcer.answering(decision, seam, pause, resuming=here.resuming)
+        if decision.blocked:
+            calls = [call for call in message.tool_calls if call["id"] in done]  # their results refer to them
+            refusal = refusal_message(enforcer, decision)
+            new[index] = refusal.model_copy(update={"id": name_of(message), "tool_calls": calls})
+        elif decision.edited:
+            new[index] = with_answer(message, decision.content.value)
+    return new
 
 
-def _messages(state: State, key: str) -> list[BaseMessage]:
-    found = state.get(key) if isinstance(state, Mapping) else getattr(state, key, None)
-    return [m for m in found if isinstance(m, BaseMessage)] if isinstance(found, list) else []
-
-
-def _node(flow: Callable[[State], Flow[object]], name: str) -> Node:
+def _node(flow: Callable[[object], Flow[object]], name: str) -> Node:
     """One flow as a node that works in both worlds."""
 
-    def sync(state: State) -> object:
+    def sync(state: object) -> object:
         return drive(flow(state))
 
-    async def asynchronous(state: State) -> object:
+    async def asynchronous(state: object) -> object:
         return await drive_async(flow(state))
 
     return RunnableLambda(sync, afunc=asynchronous, name=name)

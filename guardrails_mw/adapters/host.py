@@ -44,6 +44,7 @@ __all__ = [
     "actor_from",
     "block_error",
     "can_pause",
+    "channel",
     "digest",
     "on_behalf",
     "pause",
@@ -265,6 +266,13 @@ def raise_block(enforcer: Enforcer, decision: Decision) -> NoReturn:
 def can_pause(configurable: Mapping[str, object]) -> bool:
     """Whether an interrupt here can be resumed: inside a graph that has a checkpointer."""
     return bool(configurable.get("__pregel_checkpointer")) and "__pregel_scratchpad" in configurable
+
+
+def channel(key: str) -> object:
+    """What the surrounding graph keeps a key of its state in; None outside of a graph, or where it has no such key."""
+    read = (ensure_config().get("configurable") or {}).get("__pregel_read")
+    channels = next((each for each in getattr(read, "args", ()) if isinstance(each, Mapping) and key in each), {})
+    return channels.get(key)
 
 
 def pause(payload: dict[str, object], *, earlier: bool = False) -> None:
