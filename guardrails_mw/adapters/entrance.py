@@ -23,7 +23,7 @@ from guardrails_mw.adapters.state import as_messages
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage
 from guardrails_mw.seam import GRAPH
-from guardrails_mw.verdict import Decision
+from guardrails_mw.verdict import Check, Decision, Verdict
 
 __all__ = ["Arrived", "Entrance"]
 
@@ -57,11 +57,18 @@ class Entrance:
         """An input, an update or a command, decided. Raises `GuardrailBlocked` where a block has no placeholder."""
         if isinstance(value, Command):
             value = await self._command(value)
+            if self.refused is not None:  # it goes on with what waits: there is no place for a refusal
+                raise_block(self.enforcer, self.refused)
         elif value is not None:
             value = await self._state(value)
         return Arrived(value, self.refused)
 
     async def _command(self, command: Command[object]) -> Command[object]:
+        if command.goto:  # past gates and approvals, to any step
+            event = self.here.event(Stage.INPUT, Origin.USER, Content(None), "input", "goto")
+            jump = await self.enforcer.engine.stating(event, Check("graph", Verdict.block("graph.goto")), GRAPH)
+            if jump.blocked:
+                raise_block(self.enforcer, jump)
         update = command.update if command.update is None else await self._state(command.update)
         resume: object = command.resume
         if isinstance(resume, Mapping) and all(_PAUSE.fullmatch(str(key)) for key in resume):  # answers by pause
