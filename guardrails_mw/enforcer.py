@@ -15,7 +15,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from datetime import time as clock
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, cast
+from uuid import UUID
 
 from guardrails_mw.approvals import (
     APPROVED,
@@ -314,7 +318,7 @@ class Enforcer:
         return Approval(
             id=id_,
             action=_action(event),
-            args=json.loads(json.dumps(self._redactor.value(decision.would.value), default=str)),
+            args=self._redactor.value(json.loads(json.dumps(decision.would.value, default=_written))),
             reasons=decision.asks,
             digest=call_digest(_action(event), decision.would.value),
             opened=now,
@@ -343,6 +347,12 @@ def _fingerprint(value: object) -> str:
         return call_digest("", value)
     except RecursionError:  # nested too deeply to be known again; gates find it unreadable
         return secrets.token_hex(16)
+
+
+def _written(value: object) -> str:
+    """A value for which JSON has no form: dates and numbers in words, of all else no more than what it is."""
+    known = isinstance(value, date | clock | timedelta | Decimal | UUID)
+    return str(value) if known else f"[{type(value).__name__}]"
 
 
 def _action(event: Event) -> str:

@@ -174,5 +174,10 @@ def _check(check: Check) -> dict[str, object]:
 
 def _cut(value: object) -> str:
     """A content as the ledger keeps it: text, cut with a note of what is missing."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_unread)
     return text if len(text) <= _MAX_CONTENT else f"{text[:_MAX_CONTENT]}… [{len(text) - _MAX_CONTENT} more characters]"
+
+
+def _unread(value: object) -> str:
+    """What stands for an object: nobody has read, and so nobody has redacted, what it would say of itself."""
+    return f"[{type(value).__name__}]"

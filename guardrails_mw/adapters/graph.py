@@ -13,9 +13,10 @@ from langchain_core.tools import BaseTool
 from langgraph.graph import END
 from langgraph.prebuilt import ToolNode
 from langgraph.prebuilt.tool_node import ToolCallRequest
-from langgraph.types import Command
+from langgraph.types import Command, Send
 
 from guardrails_mw.adapters.exchange import Exchange
+from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, Runs, pause, pause_again
 from guardrails_mw.adapters.messages import (
     call_event,
@@ -99,13 +100,16 @@ class Nodes:
             ask = Check("approval", Verdict.ask(f"step.{action}"))
             asked = await enforcer.engine.stating(self._step(action, state, key, here), ask, NODES)
             ruled = await enforcer.answering(asked, NODES, pause, expected=expected, rollback=rollback)
-            return Command(goto=rejected if ruled.blocked else then)
+            ruled = await enforcer.begin(ruled)
+            following = rejected if ruled.blocked else then
+            sent = here.sent and following != END  # a state of its own was approved: the graph's is another
+            return Command(goto=Send(following, state) if sent else following)
 
         return _node(flow, f"approval:{action}")
 
     def _step(self, action: str, state: object, key: str, here: Here) -> Event:
         """A step of the graph as a call: named by the caller, made of everything in the state but messages."""
-        args = {name: value for name, value in fields_of(state).items() if name != key}
+        args = {name: plain(value) for name, value in fields_of(state).items() if name != key}
         call = ToolCall(action, {}, id=here.where.task)
         return here.event(Stage.INPUT, Origin.SYSTEM, Content(args), "step", here.where.task, call=call)
 

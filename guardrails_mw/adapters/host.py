@@ -97,6 +97,8 @@ class Here:
     pausable: bool
     resuming: bool = False
     """Whether the host takes up again what it left off, so that questions may be on record already."""
+    sent: bool = False
+    """Whether this step of a graph was given a state of its own (`Send`)."""
     tries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
     """How often each tool call was tried in this invocation, by the key of its event."""
 
@@ -173,7 +175,8 @@ class Runs:
             run, tries = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}", Counter()
         self.going_on(run)
         where = replace(_place(config), run=run, thread=thread, span=span)
-        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag), tries)
+        asks = actor or actor_from(configurable, runtime)
+        return Here(where, asks, can_pause(configurable), bool(flag), _sent(config), tries)
 
     def going_on(self, run: str) -> None:
         """Raise the block that has ended a run, if one has."""
@@ -243,6 +246,10 @@ def _place(config: RunnableConfig) -> Where:
     task, step = str((config.get("configurable") or {}).get("checkpoint_ns") or ""), metadata.get("langgraph_step")
     turn = "" if step is None else f"{task.rpartition('|')[0]}#{step}"
     return Where(task=task, agent=str(metadata.get("lc_agent_name") or ""), turn=turn)
+
+
+def _sent(config: RunnableConfig) -> bool:
+    return tuple((config.get("metadata") or {}).get("langgraph_triggers") or ()) == ("__pregel_push",)
 
 
 class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):
