@@ -21,7 +21,7 @@ from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.chunks import last
 from guardrails_mw.adapters.exchange import ANSWERED, Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
-from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
+from guardrails_mw.adapters.host import Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
@@ -109,13 +109,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     @contextmanager
     def _running(self, call: _Call[I]) -> Iterator[None]:
         """While the inner chain works: in the call's run, under the call's policy."""
-        run, answered = RUN.set(call.here.where.run), ANSWERED.set(call.answered)
+        answered = ANSWERED.set(call.answered)
         try:
-            with call.held.standing():
+            with call.held.standing(), call.here.enclosing():
                 yield
         finally:
             ANSWERED.reset(answered)
-            RUN.reset(run)
 
     def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
@@ -217,7 +216,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     ) -> tuple[BaseMessage, Decision | None]:
         whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
         exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
-        decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
+        decided, block = await exchange.answer(whole, exchange.named(), shown)
         if decided is whole:
             return answer, block
         return last(cast("AIMessage", decided), None).message if whole is not answer else decided, block
