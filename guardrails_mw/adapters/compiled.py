@@ -22,7 +22,7 @@ from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, StateUpdate
 
 from guardrails_mw.adapters.entrance import Entrance
-from guardrails_mw.adapters.host import Here, Runs, actor_from, raise_block
+from guardrails_mw.adapters.host import Here, Runs, actor_from, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
 from guardrails_mw.adapters.source import Source
@@ -66,6 +66,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     async def _flowing(
         self, input: object, config: RunnableConfig | None, kwargs: dict[str, object]
     ) -> AsyncGenerator[object, None]:
+        config = on_behalf(config, self.doorman.actor)
         graph, value, here = await self._entering(input, config, kwargs)
         sync, there = (super().stream, super().astream) if graph is self else (graph.stream, graph.astream)
         source = Source[object](
@@ -92,6 +93,7 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     async def _events(
         self, input: object, config: RunnableConfig | None, kwargs: dict[str, object]
     ) -> AsyncIterator[object]:
+        config = on_behalf(config, self.doorman.actor)
         graph, value, _ = await drive_async(self._entering(input, config, kwargs))
         call = graph.astream_events if graph is not self else super().astream_events
         async with aclosing(call(value, config, **kwargs)) as events:  # type: ignore[call-overload]

@@ -45,6 +45,7 @@ __all__ = [
     "block_error",
     "can_pause",
     "digest",
+    "on_behalf",
     "pause",
     "pause_again",
     "raise_block",
@@ -57,6 +58,9 @@ CALLING: ContextVar[Calling | None] = ContextVar("guardrails_mw_calling", defaul
 """The tool call that a tool seam is running, so that callbacks do not decide it again."""
 
 _MAX_RUNS = 65_536
+
+_ON_BEHALF = "__guardrails_actor"
+"""Where a configuration holds the actor that a seam was made for. Names like it are kept out of checkpoints."""
 
 
 @dataclass(slots=True)
@@ -309,8 +313,22 @@ def pause_again(payload: dict[str, object], *, earlier: bool = False) -> None:
         pause(payload)
 
 
+def on_behalf(config: RunnableConfig | None, actor: Actor | None) -> RunnableConfig:
+    """The configuration for what runs inside of a seam that was made for an actor: no caller names another there."""
+    config = config or {}
+    if actor is None:
+        return config
+    return {**config, "configurable": {**(config.get("configurable") or {}), _ON_BEHALF: actor}}
+
+
 def actor_from(configurable: Mapping[str, object], runtime: object) -> Actor:
-    """The actor that the caller named, in the runtime context or in `configurable`; never from messages."""
+    """The actor that the code around named, else the caller, in the runtime context or in `configurable`.
+
+    It never comes from messages.
+    """
+    given = configurable.get(_ON_BEHALF)
+    if isinstance(given, Actor):  # what came as JSON cannot be one
+        return given
     context = getattr(runtime, "context", None)
     named = context.get("actor") if isinstance(context, Mapping) else getattr(context, "actor", None)
     named = named if named is not None else configurable.get("actor")
