@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +16,7 @@ from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.account import task_of
+from guardrails_mw.adapters.answered import call_decided, mark_of
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, pause
@@ -47,22 +47,10 @@ from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
-__all__ = [
-    "ANSWERED",
-    "MAX_REASKS",
-    "Exchange",
-    "Way",
-    "mark_of",
-    "noted",
-    "sent_back",
-]
+__all__ = ["MAX_REASKS", "Exchange", "Way", "sent_back"]
 
 Way = Callable[[Target, list[BaseMessage]], Either[ChatResult]]
 """A way of having a whole answer: `Target.whole` or `Target.gathered`."""
-
-ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
-"""Filled with the names of the exchanges that ran and with the marks (`mark_of`) of the calls that they decided, for
-whoever wants to know that an answer came from one."""
 
 MAX_REASKS = 5
 _QUESTIONS = 4
@@ -129,29 +117,31 @@ class Exchange:
         name = self.named()
         checked, refused = await self.checked(messages)
         if refused is not None:
-            return self.refused(refused, name, messages)
+            return self.refused(refused, messages)
         if (end := ended(self.enforcer, messages)) is not None:
-            noted(name)
             return ChatResult(generations=[ChatGeneration(message=end)])
         for number in range(MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", target, way)
             if block is None:
-                noted(name)
                 return result
             if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), MAX_REASKS):
-                return self.refused(block, name, messages)
+                return self.refused(block, messages)
             checked += sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
-    async def foreign(self, message: AIMessage, name: str, target: Target) -> AIMessage:
-        """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
-        asked = replace(target.asked([]), limitable=False)
-        permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
-        if permit.blocked:
-            return refusal_message(self.enforcer, permit)
-        await self.enforcer.engine.settling(permit, outcome([message], 0, 0.0))
+    async def foreign(self, message: AIMessage, name: str, target: Target | None) -> tuple[AIMessage, bool]:
+        """An answer that was had past this exchange, as it may go on, and whether it is a refusal instead.
+
+        It is decided after the fact, and counted as a call of the `target`; without one it was counted before.
+        """
+        if target is not None:
+            asked = replace(target.asked([]), limitable=False)
+            permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
+            if permit.blocked:
+                return refusal_message(self.enforcer, permit), True
+            await self.enforcer.engine.settling(permit, outcome([message], 0, 0.0))
         answer, block = await self.answer(message, name)
-        return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
+        return (refusal_message(self.enforcer, block), True) if block else (cast("AIMessage", answer), False)
 
     async def checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
@@ -270,7 +260,7 @@ class Exchange:
         if self.decided and mark_of(call) in self.decided:
             return call, None
         enforcer = self.enforcer
-        elsewhere = self.seam is MIDDLEWARE or call["name"] in enforcer.seat.tool_seam
+        elsewhere = self.seam.name == MIDDLEWARE.name or call["name"] in enforcer.seat.tool_seam
         if elsewhere and call["name"] not in self.answers:
             if not enforcer.engine.editing(Stage.TOOL_CALL):
                 return call, None
@@ -281,7 +271,7 @@ class Exchange:
             return call, decision
         permits.append(decision)
         call = _with_args(call, decision)
-        noted(mark_of(call))
+        call_decided(enforcer.seat, call)
         return call, None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
@@ -306,10 +296,9 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def refused(self, block: Decision, name: str, messages: Sequence[BaseMessage] = ()) -> ChatResult:
+    def refused(self, block: Decision, messages: Sequence[BaseMessage] = ()) -> ChatResult:
         """A refusal in place of an answer in a conversation. Raises where the policy says so."""
         refusal = refusal_message(self.enforcer, block, so_far(messages) if block.stage is Stage.MODEL else "")
-        noted(name)
         return ChatResult(generations=[ChatGeneration(message=refusal)])
 
 
@@ -339,14 +328,3 @@ def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
         results = [ToolMessage(note, tool_call_id=call["id"] or "", status="error") for call in answer.tool_calls]
         return [answer, *results]
     return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
-
-
-def mark_of(call: HostToolCall) -> str:
-    """By what a proposed call is known again: its id, name and arguments."""
-    return digest([call["id"], call["name"], call["args"]])
-
-
-def noted(name: str) -> None:
-    """Say that an answer came from an exchange, or what it has decided."""
-    if (answered := ANSWERED.get()) is not None:
-        answered.append(name)

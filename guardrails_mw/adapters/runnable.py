@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
@@ -17,9 +17,10 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
+from guardrails_mw.adapters.answered import ANSWERED, Answered
 from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.exchange import ANSWERED, Exchange
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
 from guardrails_mw.adapters.messages import refusal_message
@@ -53,8 +54,8 @@ class _Call(Generic[I]):
     config: RunnableConfig
     kwargs: Mapping[str, object]
     held: Held
-    answered: list[str] = field(default_factory=list)
-    """What guarded models inside have answered."""
+    answered: Answered
+    """What models of this guard have decided inside."""
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -196,7 +197,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
         inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
-        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
+        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer), Answered(self._seat))
         return call, decision if decision.blocked else None
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> tuple[O, Decision | None]:
@@ -216,7 +217,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         self, call: _Call[I], answer: AIMessage, shown: Shown | None
     ) -> tuple[BaseMessage, Decision | None]:
         whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
-        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
+        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered.calls)
         decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
         if decided is whole:
             return answer, block

@@ -16,8 +16,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, mess
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
+from guardrails_mw.adapters.answered import decided
 from guardrails_mw.adapters.chunks import as_chunk, last
-from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
+from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, output_event, refusal_message
 from guardrails_mw.adapters.metadata import folded, unfolded
@@ -212,6 +213,7 @@ class _Attempt:
             raise
         if block is not None:
             return ChatGenerationChunk(message=AIMessageChunk(content=message.content)), block
+        decided(self._exchange.enforcer.seat, answer)
         return last(self.draft.rest(cast("AIMessage", answer)), unfolded(answer, info)), None
 
     async def _broken_off(self) -> None:
@@ -232,7 +234,6 @@ async def streamed(
     name = exchange.named()
     checked, refused = await exchange.checked(messages)
     if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
-        noted(name)
         yield last(end, None)
         return
     engine, number = exchange.enforcer.engine, 0
@@ -247,19 +248,17 @@ async def streamed(
                 yield piece
         rest, block = await attempt.answer()
         if block is None:
-            noted(name)
             yield rest
             return
         if attempt.draft.shown:
             refusal = attempt.draft.refusal(refusal_message(exchange.enforcer, block))
-            noted(name)
             yield last(refusal, None)
             return
         if number >= min(engine.reasks(block), MAX_REASKS):
             refused = block
         else:
             checked, number = checked + sent_back(rest.message, block.verdict.note), number + 1
-    yield as_chunk(exchange.refused(refused, name, messages))
+    yield as_chunk(exchange.refused(refused, messages))
 
 
 def _source(target: Target, messages: list[BaseMessage]) -> Source[ChatGenerationChunk]:
