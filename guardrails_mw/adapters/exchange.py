@@ -35,7 +35,7 @@ from guardrails_mw.adapters.messages import (
     with_beside_said,
     with_content,
 )
-from guardrails_mw.adapters.metadata import folded, unfolded
+from guardrails_mw.adapters.metadata import folded, technical, unfolded, unscored
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.adapters.reading import ENTERED, Reading
 from guardrails_mw.adapters.target import Target
@@ -200,14 +200,20 @@ class Exchange:
             asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
             used = outcome(answers, asked, seconds, told=result.llm_output)
             await self.enforcer.engine.settling(permit, used)
-        generations: list[ChatGeneration] = []
+        return await self._answers(result, attempt)
+
+    async def _answers(self, result: ChatResult, attempt: str) -> tuple[ChatResult, Decision | None]:
+        """A result as it may go on. LangChain puts what was told of a call into the metadata of its only answer."""
+        generations, told = list[ChatGeneration](), result.llm_output or {}
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
+            if told and len(result.generations) == 1:
+                info = {**told, **(info or {})}
             message, block = await self.answer(folded(generation.message, info), f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=unfolded(message, info)))
-        return result.model_copy(update={"generations": generations}), None
+        return ChatResult(generations=generations, llm_output=technical(told)), None
 
     async def failing(self, error: Exception) -> Exception:
         """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""
@@ -285,9 +291,9 @@ class Exchange:
             if edited.blocked:
                 return message, edited
             calls.append({**call, "args": str(edited.content.value)} if edited.edited else call)
-        return (
-            message if calls == message.invalid_tool_calls else message.model_copy(update={"invalid_tool_calls": calls})
-        ), None
+        if calls == message.invalid_tool_calls:
+            return message, None
+        return unscored(message.model_copy(update={"invalid_tool_calls": calls})), None
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
 
-__all__ = ["folded", "is_name", "metadata", "unfolded", "unscored", "with_metadata"]
+__all__ = ["folded", "is_name", "metadata", "technical", "unfolded", "unscored", "with_metadata"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -42,13 +42,18 @@ def metadata(message: BaseMessage) -> dict[str, object]:
     >>> metadata(AIMessage("", response_metadata={"model_name": "m-1", "cited": "a page"}))
     {'cited': 'a page'}
     """
-    return {
-        key: value
-        for key, value in message.response_metadata.items()
-        if not (not value or isinstance(value, bool | int | float))
-        and key not in ("guardrails", _SCORES)
-        and not (key in _TECHNICAL and _is_technical(value))
-    }
+    return {key: value for key, value in message.response_metadata.items() if _may_say(key, value)}
+
+
+def technical(told: Mapping[str, object]) -> dict[str, object]:
+    """What providers tell of a call without a word that could say something; scores of tokens are such words."""
+    return {key: value for key, value in told.items() if key != _SCORES and not _may_say(key, value)}
+
+
+def _may_say(key: str, value: object) -> bool:
+    if not value or isinstance(value, bool | int | float) or key in ("guardrails", _SCORES):
+        return False
+    return not (key in _TECHNICAL and _is_technical(value))
 
 
 def with_metadata(message: M, new: Mapping[str, object]) -> M:

@@ -10,8 +10,10 @@ from chat import ScriptedModel, decisions, in_turn, make_guard, wants
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRequest, ModelResponse, wrap_model_call
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import message_chunk_to_message
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, message_chunk_to_message
+from langchain_core.outputs import ChatResult
 from pydantic import BaseModel
+from surfaces import Tracer
 
 MAIL = "bob@example.com"
 PII = "gates: {pii: {type: pii, entities: [EMAIL_ADDRESS]}}\nstages: {input: [pii], output: [pii]}"
@@ -79,3 +81,37 @@ def test_calls_that_another_guard_decided_are_decided(tmp_path: Path) -> None:
     strict, lax = make_guard(tmp_path, f"{PII}\ntools: {{look: {{}}}}"), make_guard(tmp_path, PII)
     chain = strict.runnable(lax.model(ScriptedModel(script=in_turn(wants("wipe", path="/")))))
     assert chain.invoke("hi").response_metadata["guardrails"]["reason"] == "tool.not_listed"
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+def test_what_is_told_of_a_call_is_decided(answers: int, tmp_path: Path) -> None:
+    """LangChain puts `llm_output` into an answer's metadata and tells tracers of it: nothing in it goes on unread."""
+
+    class Telling(ScriptedModel):
+        def _generate(self, *args: object, **kwargs: object) -> ChatResult:
+            made = [super(Telling, self)._generate(*args, **kwargs).generations[0] for _ in range(answers)]
+            return ChatResult(generations=made, llm_output={"raw": f"to {MAIL}", "model_name": "m-1"})
+
+    model, tracer = make_guard(tmp_path, PII).model(Telling(script=in_turn("hello"))), Tracer()
+    result = model.generate([[HumanMessage("hi")]], callbacks=[tracer])
+    assert (tracer.of(MAIL), MAIL in repr(result)) == ([], False)
+    metadata = result.generations[0][0].message.response_metadata
+    assert metadata.get("raw") == ("to [EMAIL_ADDRESS]" if answers == 1 else None)
+
+
+def test_scores_of_tokens_go_with_the_call_that_they_spell(tmp_path: Path) -> None:
+    """Log probabilities repeat a call's arguments: they go when those are edited, also in one that cannot be parsed."""
+    call = {"name": "look", "args": {"q": MAIL}, "id": "c1"}
+    bad = {"name": "look", "args": f'{{"q": "{MAIL}', "id": "c1", "error": None}
+
+    class Scoring(ScriptedModel):
+        def _answer(self, messages: list[BaseMessage]) -> AIMessage:
+            answer = super()._answer(messages)
+            answer.response_metadata = {"logprobs": {"content": [{"token": MAIL}]}}
+            return answer
+
+    policy = PII.replace("output: [pii]", "tool_call: [pii]")
+    for answer in (AIMessage("", tool_calls=[call]), AIMessage("", invalid_tool_calls=[bad])):
+        said = make_guard(tmp_path, policy).model(Scoring(script=in_turn(answer))).invoke("hi")
+        assert MAIL not in repr(said)
+        assert "[EMAIL_ADDRESS]" in repr(said)
