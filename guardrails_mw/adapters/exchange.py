@@ -17,6 +17,7 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.account import task_of
 from guardrails_mw.adapters.answered import call_decided, mark_of
+from guardrails_mw.adapters.chunks import settled
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, pause
@@ -209,7 +210,9 @@ class Exchange:
             info = generation.generation_info
             if told and len(result.generations) == 1:
                 info = {**told, **(info or {})}
-            message, block = await self.answer(folded(generation.message, info), f"{attempt}.{index}")
+            said = generation.message
+            said = folded(settled(said) if isinstance(said, AIMessage) else said, info)
+            message, block = await self.answer(said, f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=unfolded(message, info)))

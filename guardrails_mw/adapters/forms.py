@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
-from guardrails_mw.adapters.chunks import last
+from guardrails_mw.adapters.chunks import last, settled
 from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import Blocks
@@ -110,7 +110,6 @@ def _calling(message: AIMessage, new: Mapping[str, object]) -> AIMessage:
     invalid = [{**c, "args": each} for c, each in zip(message.invalid_tool_calls, unparsed, strict=True)]  # type: ignore[call-overload]
     if calls == message.tool_calls and invalid == message.invalid_tool_calls:
         return message
-    whole = message_chunk_to_message(message) if isinstance(message, AIMessageChunk) else message
-    assert isinstance(whole, AIMessage)
+    whole = settled(message)
     whole = with_calls(whole.model_copy(update={"invalid_tool_calls": invalid}), cast("list[ToolCall]", calls))
     return cast("AIMessage", last(whole, None).message) if isinstance(message, AIMessageChunk) else whole

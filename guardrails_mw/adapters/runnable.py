@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
 from guardrails_mw.adapters.answered import ANSWERED, Answered
 from guardrails_mw.adapters.callback import GuardrailsHandler
-from guardrails_mw.adapters.chunks import last
+from guardrails_mw.adapters.chunks import last, settled
 from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
@@ -216,7 +216,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     async def _answer(
         self, call: _Call[I], answer: AIMessage, shown: Shown | None
     ) -> tuple[BaseMessage, Decision | None]:
-        whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
+        whole = settled(answer)
         exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered.calls)
         decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
         if decided is whole:

@@ -12,12 +12,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
 from guardrails_mw.adapters.answered import decided
-from guardrails_mw.adapters.chunks import as_chunk, last
+from guardrails_mw.adapters.chunks import as_chunk, last, settled
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, output_event, refusal_message
@@ -132,9 +132,7 @@ class _Draft:
         merged = merge_chat_generation_chunks(chunks)
         if merged is None:
             raise ValueError("No generations found in stream.")
-        message = message_chunk_to_message(merged.message)
-        assert isinstance(message, AIMessage)
-        return message, merged.generation_info
+        return settled(cast("AIMessage", merged.message)), merged.generation_info
 
     def told(self) -> Shown:
         """What was shown, for the decision on the whole."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, decisions, in_turn, make_guard, wants
+from chat import ScriptedModel, decisions, in_turn, make_guard, run, wants
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRequest, ModelResponse, wrap_model_call
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, message_chunk_to_message
-from langchain_core.outputs import ChatResult
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, message_chunk_to_message
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableLambda
 from pydantic import BaseModel
 from surfaces import Tracer
 
@@ -115,3 +117,27 @@ def test_scores_of_tokens_go_with_the_call_that_they_spell(tmp_path: Path) -> No
         said = make_guard(tmp_path, policy).model(Scoring(script=in_turn(answer))).invoke("hi")
         assert MAIL not in repr(said)
         assert "[EMAIL_ADDRESS]" in repr(said)
+
+
+@pytest.mark.parametrize("kind", [AIMessageChunk, type("Piece", (AIMessageChunk,), {})])
+@pytest.mark.parametrize("mode", ["invoke", "stream"])
+def test_the_pieces_of_a_call_do_not_outlive_it(mode: str, kind: type[AIMessageChunk], tmp_path: Path) -> None:
+    """A model that answers with a chunk, of whichever class, gives its calls' arguments once, as edited."""
+
+    class Piecewise(ScriptedModel):
+        def _generate(self, *args: object, **kwargs: object) -> ChatResult:
+            piece = tool_call_chunk(name="look", args=f'{{"q": "{MAIL}"}}', id="c1", index=0)
+            return ChatResult(generations=[ChatGeneration(message=kind("", tool_call_chunks=[piece]))])
+
+        def _stream(self, *args: object, **kwargs: object) -> Iterator[ChatGenerationChunk]:
+            yield ChatGenerationChunk(message=self._generate().generations[0].message)
+
+    guard = make_guard(tmp_path, PII.replace("output: [pii]", "output: [pii], tool_call: [pii]"))
+    for runnable in (guard.model(Piecewise(script=in_turn(""))), guard.runnable(RunnableLambda(_piece(Piecewise)))):
+        (said,) = run(mode, runnable, ["hi"], [{}])
+        assert MAIL not in repr(said)
+        assert "[EMAIL_ADDRESS]" in repr(said)
+
+
+def _piece(model: type[ScriptedModel]) -> Callable[[object], BaseMessage]:
+    return lambda _: model(script=in_turn(""))._generate().generations[0].message
