@@ -11,7 +11,7 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.chunks import last, settled
-from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import added, is_name, metadata, unscored, with_added, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import Blocks
 
@@ -78,6 +78,7 @@ def _beside(message: BaseMessage) -> dict[str, object]:
         "additional_kwargs": _readable(message.additional_kwargs),
         "response_metadata": metadata(message),
         "artifact": plain(getattr(message, "artifact", None)),
+        "fields": plain(added(message)),
     }
     if isinstance(message, AIMessage):
         found["tool_calls"] = [call["args"] for call in message.tool_calls]
@@ -93,6 +94,7 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
     update: dict[str, object] = {"content": new["content"]}
     if "name" in new:
         update["name"] = new["name"]
+    message = with_added(message, in_form_of(added(message), cast("dict[str, object]", new.get("fields", {}))))
     if "artifact" in new:
         update["artifact"] = in_form_of(getattr(message, "artifact", None), new["artifact"])
     if "additional_kwargs" in new:

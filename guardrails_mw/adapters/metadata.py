@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
 
-__all__ = ["folded", "is_name", "metadata", "technical", "unfolded", "unscored", "with_metadata"]
+__all__ = ["added", "folded", "is_name", "metadata", "technical", "unfolded", "unscored", "with_added", "with_metadata"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -31,6 +32,52 @@ def is_name(text: str) -> bool:
     (True, False)
     """
     return _NAME.fullmatch(text) is not None
+
+
+def added(message: BaseMessage) -> dict[str, object]:
+    """What a message says in fields that are not LangChain's: those of its own class, and those that it was made with.
+
+    The role that a message names for itself is one, unless it is a name.
+
+    >>> from langchain_core.messages import ChatMessage
+    >>> added(ChatMessage("hi", role="critic", note="be kind", turn=1))
+    {'note': 'be kind'}
+    """
+    own, more = _own_fields(type(message)), message.model_extra
+    if not own and not more:
+        return {}
+    found = {name: getattr(message, name, None) for name in own} | (more or {})
+    return {
+        name: value
+        for name, value in found.items()
+        if value and not isinstance(value, bool | int | float) and not (name == "role" and is_name(str(value)))
+    }
+
+
+@lru_cache(maxsize=256)
+def _own_fields(kind: type[BaseMessage]) -> tuple[str, ...]:
+    """The names of fields that LangChain does not give to messages of this class."""
+    theirs = next(each for each in kind.__mro__ if each.__module__.startswith("langchain_core.messages"))
+    return tuple(name for name in kind.model_fields if name == "role" or name not in theirs.model_fields)  # type: ignore[attr-defined]
+
+
+def with_added(message: M, new: Mapping[str, object]) -> M:
+    """A copy with this in place of what it `added`, one for one and perhaps under other names; or without any of it."""
+    old, declared = added(message), type(message).model_fields
+    if not old:
+        return message
+    update = dict(zip(old, new.values() if new else map(_nothing, old.values()), strict=True))
+    copy = message.model_copy(update={name: value for name, value in update.items() if name in declared})
+    if copy.model_extra:
+        named = dict(zip(old, new.items(), strict=True)) if new else {}
+        for name in old:
+            copy.model_extra.pop(name, None)
+        copy.model_extra.update(item for name, item in named.items() if name not in declared)
+    return copy
+
+
+def _nothing(value: object) -> object:
+    return type(value)() if isinstance(value, str | list | dict) else None
 
 
 def metadata(message: BaseMessage) -> dict[str, object]:

@@ -144,7 +144,7 @@ def _replacements(messages: Sequence[BaseMessage], reading: Reading, enforcer: E
     replacements: list[BaseMessage] = []
     for index, decision in reading.decisions.items():
         message, new = messages[index], reading.messages[index]
-        if message.id is None or new.content == message.content:
+        if message.id is None or new == message:
             continue
         gone = remove and decision.blocked and decision.stage is Stage.INPUT
         replacements.append(RemoveMessage(id=message.id) if gone else new)

@@ -6,16 +6,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, decisions, in_turn, make_guard, run, wants
+from chat import ScriptedModel, decisions, in_turn, make_guard, run, thread, wants
 from langchain.agents import create_agent
 from langchain.agents.middleware import ModelRequest, ModelResponse, wrap_model_call
 from langchain.agents.structured_output import ToolStrategy
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, message_chunk_to_message
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    ToolMessage,
+    message_chunk_to_message,
+)
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.prebuilt import ToolRuntime
+from langgraph.types import Command
 from pydantic import BaseModel
-from surfaces import Tracer
+from surfaces import Tracer, kept
 
 MAIL = "bob@example.com"
 PII = "gates: {pii: {type: pii, entities: [EMAIL_ADDRESS]}}\nstages: {input: [pii], output: [pii]}"
@@ -141,3 +153,68 @@ def test_the_pieces_of_a_call_do_not_outlive_it(mode: str, kind: type[AIMessageC
 
 def _piece(model: type[ScriptedModel]) -> Callable[[object], BaseMessage]:
     return lambda _: model(script=in_turn(""))._generate().generations[0].message
+
+
+class Noted(AIMessage):
+    """An answer with a field of its own."""
+
+    note: str = ""
+
+
+ADDED = [
+    AIMessage("hello", note=f"to {MAIL}"),
+    AIMessage("hello", parts=[{"text": f"to {MAIL}"}]),
+    AIMessage("hello", **{MAIL: "x"}),
+    Noted("hello", note=f"to {MAIL}"),
+]
+
+
+@pytest.mark.parametrize("answer", ADDED, ids=["extra", "tree", "name", "own"])
+def test_what_a_class_or_a_caller_adds_to_an_answer_is_decided(answer: AIMessage, tmp_path: Path) -> None:
+    """Fields that LangChain does not know are kept by it all the same: they are edited with the answer, or blocked."""
+    guard = make_guard(tmp_path, PII)
+    for chain in (answer, [answer]):
+        said = guard.runnable(RunnableLambda(lambda _, chain=chain: chain)).invoke("hi")
+        assert MAIL not in repr(_all(said))
+        assert "[EMAIL_ADDRESS]" in repr(_all(said))
+    said = guard.model(ScriptedModel(script=in_turn(answer))).invoke("hi")
+    assert type(said) is type(answer)
+    assert (MAIL in repr(_all(said)), "[EMAIL_ADDRESS]" in repr(_all(said))) == (False, True)
+
+
+@pytest.mark.parametrize("action", ["edit", "block"])
+def test_what_a_caller_adds_to_a_message_is_decided(action: str, tmp_path: Path) -> None:
+    """Fields and roles of messages that somebody hands in reach neither the model nor the checkpoints unread."""
+    guard = make_guard(tmp_path, PII.replace("[EMAIL_ADDRESS]", f"[EMAIL_ADDRESS], action: {action}"))
+    for message in (HumanMessage("hi", note=MAIL), HumanMessage("hi", **{MAIL: "x"}), ChatMessage("hi", role=MAIL)):
+        model, saver = ScriptedModel(script=in_turn("fine")), InMemorySaver()
+        guard.model(model).invoke([message])
+        agent = create_agent(model, [], middleware=[guard.middleware()], checkpointer=saver)
+        guard.graph(agent).invoke({"messages": [message]}, thread())
+        assert MAIL not in repr([_all(each) for asked in model.asked for each in asked])
+        assert MAIL not in kept(saver)
+
+
+@pytest.mark.parametrize("action", ["edit", "block"])
+@pytest.mark.parametrize("stated", [False, True])
+def test_what_a_tool_adds_to_a_message_is_decided(stated: bool, action: str, tmp_path: Path) -> None:
+    """A tool's message, and one that it writes into the state, say nothing in fields of their own unread."""
+
+    @tool
+    def look(q: str, runtime: ToolRuntime) -> object:
+        """Look something up."""
+        result = ToolMessage("fine", tool_call_id=runtime.tool_call_id, note=f"to {MAIL}")
+        return Command(update={"messages": [result, AIMessage("so", note=MAIL)]}) if stated else result
+
+    policy = PII.replace("output: [pii]", "tool_result: [pii]").replace(
+        "[EMAIL_ADDRESS]", f"[EMAIL_ADDRESS], action: {action}"
+    )
+    guard = make_guard(tmp_path, f"{policy}\ntools: {{look: {{}}}}")
+    model = ScriptedModel(script=in_turn(wants("look", q="x"), "done", "done"))
+    state = create_agent(model, [look], middleware=[guard.middleware()]).invoke({"messages": "hi"})
+    assert MAIL not in repr([_all(each) for each in state["messages"]])
+    assert state["messages"][-1].text == "done"
+
+
+def _all(message: object) -> object:
+    return [_all(each) for each in message] if isinstance(message, list) else message.model_dump()
