@@ -170,7 +170,7 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
     """All that an answer says besides its content: beside it, in what its provider tells of it, in its name."""
     found: dict[str, str | Sequence[object] | Mapping[str, object]] = {**_beside(message)}
     if free := metadata(message):
-        found["response_metadata"] = free
+        found["response_metadata"] = cast("Mapping[str, object]", plain(free))
     if message.name and not is_name(message.name):
         found["name"] = message.name
     if fields := added(message):
@@ -181,9 +181,9 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
     """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
     kept = {
-        key: value
+        key: plain(value)
         for key, value in message.additional_kwargs.items()
-        if isinstance(value, str | list | dict) and value and not ("signature" in key or "encrypted" in key)
+        if value and not isinstance(value, bool | int | float) and not ("signature" in key or "encrypted" in key)
     }
     found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
     if isinstance(message, AIMessage) and message.invalid_tool_calls:

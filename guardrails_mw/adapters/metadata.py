@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
+from pydantic import BaseModel
 
-__all__ = ["added", "folded", "is_name", "metadata", "technical", "unfolded", "unscored", "with_added", "with_metadata"]
+__all__ = [
+    "added",
+    "folded",
+    "is_name",
+    "metadata",
+    "technical",
+    "unfolded",
+    "unscored",
+    "with_added",
+    "with_fields",
+    "with_metadata",
+]
 
 M = TypeVar("M", bound=BaseMessage)
+P = TypeVar("P", bound=BaseModel)
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
@@ -63,21 +76,37 @@ def _own_fields(kind: type[BaseMessage]) -> tuple[str, ...]:
 
 def with_added(message: M, new: Mapping[str, object]) -> M:
     """A copy with this in place of what it `added`, one for one and perhaps under other names; or without any of it."""
-    old, declared = added(message), type(message).model_fields
-    if not old:
-        return message
-    update = dict(zip(old, new.values() if new else map(_nothing, old.values()), strict=True))
-    copy = message.model_copy(update={name: value for name, value in update.items() if name in declared})
-    if copy.model_extra:
-        named = dict(zip(old, new.items(), strict=True)) if new else {}
-        for name in old:
-            copy.model_extra.pop(name, None)
-        copy.model_extra.update(item for name, item in named.items() if name not in declared)
+    old = added(message)
+    if not old or new:
+        return with_fields(message, old, new) if old else message
+    own = {name: _nothing(value) for name, value in old.items() if name in type(message).model_fields}
+    bare = message.model_copy(update=own)
+    if bare.model_extra:
+        bare.model_extra.clear()
+    return bare
+
+
+def with_fields(model: P, old: Iterable[str], new: Mapping[str, object]) -> P:
+    """A copy of a model with these fields in place of the old ones, in their order.
+
+    Names may differ, but not of fields that its class declares. They are not validated: what stands in for a value that
+    was hidden need not look like one.
+    """
+    copy, more = model.model_copy(), dict(model.model_extra or {})
+    for name, (called, value) in zip(old, new.items(), strict=True):
+        if name in more:
+            del more[name]
+            more[called] = value
+        else:
+            vars(copy)[name] = value
+    if copy.model_extra is not None:
+        copy.model_extra.clear()
+        copy.model_extra.update(more)
     return copy
 
 
 def _nothing(value: object) -> object:
-    return type(value)() if isinstance(value, str | list | dict) else None
+    return "" if isinstance(value, str) else [] if isinstance(value, list) else {} if isinstance(value, dict) else None
 
 
 def metadata(message: BaseMessage) -> dict[str, object]:
