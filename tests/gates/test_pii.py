@@ -231,6 +231,20 @@ def test_undisguised_text_maps_back(text: str) -> None:
     assert all(a.end <= b.start for a, b in pairwise(spans))
 
 
+def test_what_one_finder_remembers_is_no_answer_for_another() -> None:
+    """Within one check, numbers are remembered for those regions, that least length and that form only."""
+    from guardrails_mw.gates.pii.phones import PhoneFinder, remembering
+
+    text = "it is 2125550123"
+    finders = [PhoneFinder(["US"]), PhoneFinder(["DE"]), PhoneFinder(["US"], 11), PhoneFinder(["US"], marked=True)]
+    alone = [list(finder.spans(text)) for finder in finders]
+    assert alone == [[(6, 16, 0.4)], [], [], []]
+    for order in (finders, finders[::-1]):
+        with remembering():
+            found = {id(finder): list(finder.spans(text)) for finder in order}
+        assert [found[id(finder)] for finder in finders] == alone
+
+
 def test_keys_are_context() -> None:
     """The key over a value, split into words, says what bare digits are; another key does not."""
     assert [f.type for f in check(AGENT, {"customerSsn": "219099999"}).findings] == ["US_SSN"]
