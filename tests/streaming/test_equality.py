@@ -116,9 +116,15 @@ CODE = [
     "-----BEGIN PRIVATE KEY----- is how it begins", "ARN arn:aws:sns:us-east-1:123456789012:topic",
 ]  # fmt: skip
 WRITTEN = [
-    lambda char: char + "\u200b", lambda char: "\u00ad\ufe0f" + char, lambda char: f"&#{ord(char)};", lambda char: f"%{ord(char):02X}",
-    lambda char: f"\\u{ord(char):04x}", lambda char: chr(ord(char) + 0xFEE0), lambda char: char + "\u200c" * 30, lambda char: char + "\x00",
-]  # fmt: skip
+    lambda char: char + "\u200b",
+    lambda char: "\u00ad\ufe0f" + char,
+    lambda char: f"&#{ord(char)};",
+    lambda char: f"%{ord(char):02X}",
+    lambda char: f"\\u{ord(char):04x}",
+    lambda char: chr(ord(char) + 0xFEE0),
+    lambda char: char + "\u200c" * 30,
+    lambda char: char + "\x00",
+]
 SIGNS = [" "] * 4 + [", ", "\t", "\n", "-", ".", "/", " - ", "; ", ":", " x", "+", " (", ") "]
 
 
