@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.config import RunnableConfig
 from langchain_core.tools import BaseTool
@@ -30,7 +31,7 @@ from guardrails_mw.adapters.messages import (
     with_beside_said,
     with_content,
 )
-from guardrails_mw.adapters.state import calls_of, fields_of, messages_of, rewritten
+from guardrails_mw.adapters.state import Asked, asked_of, fields_of, messages_of, rewritten
 from guardrails_mw.adapters.tools import ToolResult, guarded_call, permitted, rejection
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, ToolCall
@@ -42,6 +43,9 @@ from guardrails_mw.wait import Either, Flow, drive, drive_async
 __all__ = ["Nodes"]
 
 Node = RunnableLambda[object, object]
+
+_ASKED: ContextVar[Asked] = ContextVar("guardrails_mw_asked")
+"""What the innermost tool node has been asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,28 +132,33 @@ class _GuardedToolNode:
 
     def invoke(self, state: object, config: RunnableConfig) -> object:
         """Run the last message's tool calls."""
-        drive(self._ask_first(state))
-        return self._node.invoke(state, config)
+        with self._asking(state) as asked:
+            drive(self._ask_first(asked))
+            return self._node.invoke(state, config)
 
     async def ainvoke(self, state: object, config: RunnableConfig) -> object:
         """Run the last message's tool calls."""
-        await drive_async(self._ask_first(state))
-        return await self._node.ainvoke(state, config)
+        with self._asking(state) as asked:
+            await drive_async(self._ask_first(asked))
+            return await self._node.ainvoke(state, config)
 
-    async def _ask_first(self, state: object) -> None:
+    @contextmanager
+    def _asking(self, state: object) -> Iterator[Asked]:
+        """While the calls that a state asks for are decided and run."""
+        asked = asked_of(state, self._key)
+        token = _ASKED.set(asked)
+        try:
+            yield asked
+        finally:
+            _ASKED.reset(token)
+
+    async def _ask_first(self, asked: Asked) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
-        here, enforcer = await self._runs.here(), self._seat.enforcer
-        calls, twins = self._asked(state)
-        for call in calls:
-            if call["id"] not in twins:
+        here, enforcer = (await self._runs.here()).turn(asked.answer), self._seat.enforcer
+        for call in asked.calls:
+            if call["id"] not in asked.twins:
                 known = call["name"] in self._node.tools_by_name
                 await permitted(enforcer, tool_call(call, known), here, NODES)
-
-    def _asked(self, state: object) -> tuple[Sequence[HostToolCall], set[str | None]]:
-        """The calls of the last message, and the ids that more than one of them has."""
-        calls = calls_of(state, self._key)
-        ids = [call["id"] for call in calls]
-        return calls, {id_ for id_ in ids if ids.count(id_) > 1}
 
     def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         return drive(self._call(request, lambda changed: Either.only_here(lambda: execute(changed))))
@@ -162,8 +171,9 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        here, call, enforcer = await self._runs.here(), request.tool_call, self._seat.enforcer
-        if call["id"] in self._asked(request.state)[1]:  # one id, one count, one approval: it would buy several effects
+        asked, call, enforcer = _ASKED.get(), request.tool_call, self._seat.enforcer
+        here = (await self._runs.here()).turn(asked.answer)
+        if call["id"] in asked.twins:  # one id, one count, one approval: it would buy several effects
             twin = Check("tools", Verdict.block("tool.duplicate_id"))
             decision = await enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)
             if decision.blocked:

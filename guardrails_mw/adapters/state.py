@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import cast
 
 from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, convert_to_messages
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from guardrails_mw.adapters.host import channel
 
-__all__ = ["as_messages", "by_id", "calls_of", "fields_of", "messages_of", "rewritten"]
+__all__ = ["Asked", "as_messages", "asked_of", "by_id", "fields_of", "messages_of", "rewritten"]
 
 _NOWHERE = object()
 
@@ -46,21 +46,34 @@ def messages_of(state: object, key: str) -> list[BaseMessage]:
     return [] if found is None else as_messages(found)
 
 
-def calls_of(state: object, key: str) -> Sequence[HostToolCall]:
-    """The calls that a tool node runs: those of the last answer, or those that it is sent."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The calls that a tool node runs, and the id of the answer that asked for them, if it was not sent them."""
+
+    calls: Sequence[HostToolCall]
+    answer: str = ""
+
+    @property
+    def twins(self) -> set[str | None]:
+        """The ids that more than one of the calls has."""
+        ids = [call["id"] for call in self.calls]
+        return {id_ for id_ in ids if ids.count(id_) > 1}
+
+
+def asked_of(state: object, key: str) -> Asked:
+    """What a tool node is asked for: the calls of the last answer, or those that it is sent."""
     if isinstance(state, Mapping) and state.get("__type") == "tool_call_with_context":
-        return [cast("HostToolCall", state["tool_call"])]
+        return Asked([cast("HostToolCall", state["tool_call"])])
     if isinstance(state, list) and state and isinstance(state[-1], dict) and state[-1].get("type") == "tool_call":
-        return cast("list[HostToolCall]", state)
+        return Asked(cast("list[HostToolCall]", state))
     answers = (message for message in reversed(messages_of(state, key)) if isinstance(message, AIMessage))
     last = next(answers, None)
-    return last.tool_calls if last else []
+    return Asked(last.tool_calls, last.id or "") if last else Asked(())
 
 
 def by_id(channel: object) -> bool:
     """Whether a channel of a graph takes messages as `add_messages` does: one with a known id replaces the other."""
-    reducer = _reducer(channel)
-    return "messages" in str(getattr(reducer, "__name__", ""))
+    return "messages" in str(getattr(_reducer(channel), "__name__", ""))
 
 
 def rewritten(
@@ -76,7 +89,7 @@ def rewritten(
     """
     name = "__root__" if isinstance(state, list) else key
     kept, added = channel(name), [more] if more else []
-    if kept is None or by_id(kept):
+    if kept is None or str(getattr(_reducer(kept), "__module__", "")).startswith("langgraph."):
         changed = [each or RemoveMessage(id=messages[index].id or "") for index, each in new.items()]
         value: object = [*changed, *added]
     else:

@@ -37,6 +37,16 @@ class Appending(TypedDict):
     messages: Annotated[list, operator.add]
 
 
+def more_messages(left: list, right: list) -> list:
+    return left + right
+
+
+class Named(TypedDict):
+    """A state whose reducer is called like one that replaces."""
+
+    messages: Annotated[list, more_messages]
+
+
 def newest(left: list, right: list) -> list:
     return add_messages(left, right)[-9:]
 
@@ -61,7 +71,7 @@ class Data:
 
 
 STATES = {
-    "plain": Plain, "appending": Appending, "trimmed": Trimmed, "model": Model, "data": Data, "usual": MessagesState,
+    "plain": Plain, "appending": Appending, "named": Named, "trimmed": Trimmed, "model": Model, "data": Data, "usual": MessagesState,
 }  # fmt: skip
 FORMS = {
     "message": lambda role, text: {"user": HumanMessage, "assistant": AIMessage}[role](text),
