@@ -156,6 +156,12 @@ class Seat:
                 self._claimed.popitem(last=False)
             return first == id(who)
 
+    def unclaim(self, run: str, who: object) -> None:
+        """The run has ended; whoever calls may give the next one the same id."""
+        with self._lock:
+            if self._claimed.get(run) == id(who):
+                del self._claimed[run]
+
     def approval(self, approval: Approval) -> None:
         """Keep a change of an approval, by the policy in office. Raises `StoreError`."""
         self.generation.recorder.approval(approval)

@@ -36,6 +36,7 @@ from guardrails_mw.adapters.messages import (
     result_event,
     silent,
 )
+from guardrails_mw.adapters.model import GuardedChatModel
 from guardrails_mw.adapters.underway import Open, Underway
 from guardrails_mw.adapters.usage import length, offered, outcome, size
 from guardrails_mw.enforcer import Enforcer
@@ -46,6 +47,10 @@ from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
 
 __all__ = ["GuardrailsHandler"]
+
+
+_GUARDED = [*GuardedChatModel.get_lc_namespace(), GuardedChatModel.__name__]
+"""How LangChain names a guarded model to handlers."""
 
 
 class GuardrailsHandler(BaseCallbackHandler):
@@ -103,7 +108,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_chat_model_start(
         self,
-        serialized: object,
+        serialized: Mapping[str, object] | None,
         messages: list[list[BaseMessage]],
         *,
         run_id: UUID,
@@ -113,7 +118,8 @@ class GuardrailsHandler(BaseCallbackHandler):
     ) -> None:
         """Decide what goes into the model, and whether it may be called."""
         entry = self._underway.begun(run_id, parent_run_id)
-        if (metadata or {}).get("guardrails") == id(self._seat):
+        made = (serialized or {}).get("id")  # metadata alone could be anybody's
+        if made == _GUARDED and (metadata or {}).get("guardrails") == id(self._seat):
             entry.guarded = True
             return
         entry.structured = "ls_structured_output_format" in (kwargs.get("options") or ())  # type: ignore[operator]
@@ -124,11 +130,15 @@ class GuardrailsHandler(BaseCallbackHandler):
             entry.name = self._enforcer(entry).engine.fresh_id()
             if self._seat.claims(str(run_id), self):  # else another handler of this guard counts it
                 params: Mapping[str, object] = kwargs.get("invocation_params") or {}  # type: ignore[assignment]
-                self._model(flat, here, entry, {**params, **(metadata or {})})
+                try:
+                    self._model(flat, here, entry, {**params, **(metadata or {})})
+                except BaseException:
+                    self._seat.unclaim(str(run_id), self)  # LangChain tells of no end
+                    raise
 
     def on_llm_start(
         self,
-        serialized: object,
+        serialized: Mapping[str, object] | None,
         prompts: list[str],
         *,
         run_id: UUID,
@@ -160,6 +170,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
+        self._seat.unclaim(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is None or entry.guarded:
             return
@@ -179,6 +190,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
+        self._seat.unclaim(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is not None:
             self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))

@@ -71,7 +71,8 @@ class Data:
 
 
 STATES = {
-    "plain": Plain, "appending": Appending, "named": Named, "trimmed": Trimmed, "model": Model, "data": Data, "usual": MessagesState,
+    "plain": Plain, "appending": Appending, "named": Named, "trimmed": Trimmed, "model": Model, "data": Data,
+    "usual": MessagesState,
 }  # fmt: skip
 FORMS = {
     "message": lambda role, text: {"user": HumanMessage, "assistant": AIMessage}[role](text),
