@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from guardrails_mw.errors import AlreadyDecided, UnknownApproval
-from guardrails_mw.event import Event
+from guardrails_mw.event import Actor, Event
 from guardrails_mw.store import Store
 
 __all__ = [
@@ -60,6 +60,7 @@ class Approval:
     tier: str = ""
     ask: str = ""
     actor: str = ""
+    tenant: str = ""
     run: str = ""
     thread: str = ""
     expected: str = ""
@@ -169,11 +170,11 @@ class Approvals:
         if found.state == EXECUTED:
             self._swap(found, replace(found, state=APPROVED))
 
-    def reopen(self, id: str, reasons: Sequence[str], due: float) -> Approval:
-        """Ask again, because reasons came up that the answer did not cover."""
+    def reopen(self, id: str, reasons: Sequence[str], due: float, actor: Actor) -> Approval:
+        """Ask again, because reasons came up that the answer did not cover, or for another actor."""
         found = self.get(id)
-        merged = tuple(sorted({*found.reasons, *reasons}))
-        new = replace(found, state=PENDING, reasons=merged, due=due, by="", at=0.0, new_args=None)
+        asks = {"reasons": tuple(sorted({*found.reasons, *reasons})), "actor": actor.id, "tenant": actor.tenant}
+        new = replace(found, state=PENDING, due=due, by="", at=0.0, new_args=None, **asks)  # type: ignore[arg-type]
         return new if self._swap(found, new) else self.get(id)
 
     def pauses(self, id: str) -> int:

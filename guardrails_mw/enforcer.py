@@ -33,6 +33,7 @@ from guardrails_mw.approvals import (
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
+from guardrails_mw.gate import HoldingGate
 from guardrails_mw.redaction import Redactor
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Shown
@@ -190,7 +191,8 @@ class Enforcer:
             for _ in range(self.approvals.pauses(id_)):
                 pause(approval.payload(), earlier=True)
             if self._uncovered(approval, decision):
-                approval = self.approvals.reopen(id_, decision.asks, time.time() + self._ask_for(decision.event).within)
+                due = time.time() + self._ask_for(decision.event).within
+                approval = self.approvals.reopen(id_, decision.asks, due, decision.event.actor)
             while approval.state == PENDING:
                 self.approvals.paused(id_)
                 pause(approval.payload())
@@ -326,6 +328,7 @@ class Enforcer:
             tier=question.tier,
             ask=question.ask,
             actor=event.actor.id,
+            tenant=event.actor.tenant,
             run=event.where.run,
             thread=event.where.thread,
         )
@@ -333,10 +336,17 @@ class Enforcer:
     def _ask_for(self, event: Event) -> Question:
         return self.manners.questions.get(_action(event), self.manners.question)
 
-    @staticmethod
-    def _uncovered(approval: Approval, decision: Decision) -> bool:
-        """Whether the policy asks for a reason that an answer given earlier does not discharge."""
-        return approval.state == APPROVED and bool(set(decision.asks) - set(approval.reasons))
+    def _uncovered(self, approval: Approval, decision: Decision) -> bool:
+        """Whether the policy asks for a reason that an answer given earlier does not discharge.
+
+        Who takes up what another began is somebody else: what was asked about that one's budget opens no other's.
+        """
+        actor = decision.event.actor
+        same = (approval.actor, approval.tenant) == (actor.id, actor.tenant)
+        asked = {check.gate for check in decision.checks if check.verdict.action is Action.ASK}
+        holds = {step.gate.name for step in self.engine.steps(decision.stage) if isinstance(step.gate, HoldingGate)}
+        new = set(decision.asks) - set(approval.reasons)
+        return approval.state == APPROVED and bool(new or (not same and asked & holds))
 
 
 def _fingerprint(value: object) -> str:

@@ -17,11 +17,34 @@ from langgraph.types import Command, Send, interrupt
 from pydantic import BaseModel
 from surfaces import on_record
 
-from guardrails_mw import Content, Event, Guard, Stage
+from guardrails_mw import Actor, Content, Event, Guard, Stage
 from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import ToolCall
 from guardrails_mw.seam import ANYWHERE
 from guardrails_mw.wait import drive
+
+
+class Agent:
+    """An agent with tools, under a guard at one of the seams that ask."""
+
+    def __init__(self, tools: list[object], *replies: object) -> None:
+        self.model, self.tools = ScriptedModel(script=in_turn(*replies)), tools
+
+    def under(self, guard: Guard, seam: str) -> object:
+        if seam == "middleware":
+            layers = [guard.middleware()]
+            return create_agent(self.model, self.tools, middleware=layers, checkpointer=InMemorySaver())
+        if seam == "callbacks":
+            agent = create_agent(self.model, self.tools, checkpointer=InMemorySaver())
+            return agent.with_config(callbacks=guard.callbacks())
+        graph = StateGraph(MessagesState)
+        graph.add_node("agent", lambda state: {"messages": [self.model.invoke(state["messages"])]})
+        graph.add_node("tools", guard.tool_node(self.tools))
+        graph.add_edge(START, "agent")
+        graph.add_conditional_edges("agent", lambda s: "tools" if s["messages"][-1].tool_calls else END)
+        graph.add_edge("tools", "agent")
+        return graph.compile(checkpointer=InMemorySaver())
+
 
 ASKS = "tools: {wipe: {ask: [{if: 'True', because: always}]}}"
 GO = {"messages": [("user", "go")]}
@@ -246,3 +269,25 @@ def test_a_blocked_resume_raises_and_reaches_nobody(value: object, tmp_path: Pat
             app.invoke(Command(resume=value), thread())
         app.invoke(Command(resume="because"), thread())
         assert told == ["because"]
+
+
+@pytest.mark.parametrize("seam", ["middleware", "nodes", "callbacks"])
+@pytest.mark.parametrize("later", [Actor("eve"), Actor("ann", tenant="other")], ids=["person", "tenant"])
+def test_an_answer_about_ones_budget_opens_no_others(later: Actor, seam: str, tmp_path: Path) -> None:
+    """Who resumes what another began, with a budget of his own that is used up, is asked about himself."""
+    tools = Tools()
+    with make_guard(tmp_path, "budgets: {actor: {tool_calls: 1, then: ask}}\ndefault_tool: allow") as guard:
+        calls = [wants("look", f"c{n}", q=str(n)) for n in (1, 2)]
+        agent = Agent(tools.all(), *calls, "Done.").under(guard, seam)
+        Agent(tools.all(), *calls, "Done.").under(guard, seam).invoke(GO, thread("0", actor=later))
+        question = agent.invoke(GO, thread("1", actor=Actor("ann")))["__interrupt__"][0].value
+        guard.approvals.approve(question["id"], by="bob")
+        before = list(tools.done)
+        paused = agent.invoke(Command(resume=1), thread("1", actor=later))
+        assert paused["__interrupt__"][0].value["id"] == question["id"]
+        assert tools.done == before
+        asked = guard.approvals.get(question["id"])
+        assert (asked.state, asked.actor, asked.tenant) == ("pending", later.id, later.tenant)
+        guard.approvals.approve(question["id"], by="bob")
+        agent.invoke(Command(resume=1), thread("1", actor=later))
+        assert len(tools.done) == len(before) + 1
