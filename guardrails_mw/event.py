@@ -186,6 +186,8 @@ _READABLE_BLOCKS = frozenset(
     }
 )  # fmt: skip
 _TECHNICAL = frozenset({"type", "id", "index", "signature", "encrypted_content", "mime_type", "status"})
+_CODE = re.compile(r"[A-Za-z0-9_.:/;=+-]*", re.ASCII)
+"""An id, a type, a signature."""
 
 
 def _encodable(text: str) -> str:
@@ -269,11 +271,19 @@ def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> It
             yield Part("", path, "unknown")
     for key, item in value.items():
         name = str(key)
-        if block and (name in _TECHNICAL or kind in _OPAQUE_BLOCKS):
+        if block and name in _TECHNICAL and _is_code(item):
+            continue
+        if block and kind in _OPAQUE_BLOCKS:
+            yield from (part for part in _walk(item, (*path, name), False) if part.kind == "text" and " " in part.text)
             continue
         if not block:
             yield Part(_encodable(name), (*path, name), "key")
         yield from _walk(item, (*path, name), False)
+
+
+def _is_code(value: object) -> bool:
+    """Whether what stands under a technical key says nothing: whoever wrote the block may have put words there."""
+    return bool(_CODE.fullmatch(value)) if isinstance(value, str) else not isinstance(value, Mapping | list | tuple)
 
 
 def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:

@@ -20,7 +20,7 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import added, is_name, metadata, unscored, with_added, with_metadata
+from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, unscored, with_added, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -90,7 +90,8 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
 
 def beside_result(message: ToolMessage) -> dict[str, object]:
     """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
-    beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
+    kwargs = message.additional_kwargs
+    beside = {key: value for key, value in kwargs.items() if not (key == "guardrails" and is_mark(value))}
     found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
     found["fields"] = added(message)
     return {key: value for key, value in found.items() if value is not None and value != {}}

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.metadata import unscored
+from guardrails_mw.adapters.metadata import is_name, unscored
 
 __all__ = ["call_blocks", "said", "with_calls", "with_said"]
 
@@ -80,6 +80,8 @@ def _blocks(message: BaseMessage) -> dict[int, HostToolCall]:
 
 def _copies(block: object, call: HostToolCall) -> bool:
     if not isinstance(block, Mapping) or not set(block) <= _KNOWN or block.get("name") not in (None, call["name"]):
+        return False
+    if not all(isinstance(block.get(key), int | None) or is_name(str(block[key])) for key in _KNOWN.difference(_ARGS)):
         return False
     return all(_parsed(block[name]) == call["args"] for name in _ARGS if block.get(name))
 

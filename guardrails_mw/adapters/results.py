@@ -25,7 +25,7 @@ from guardrails_mw.adapters.messages import (
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.metadata import added, is_name, metadata, with_added, with_metadata
+from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, with_added, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
@@ -116,7 +116,8 @@ class Ran:
 
     async def _beside(self, message: ToolMessage) -> ToolMessage:
         """The message with what stands beside its content, decided like it; dropped where it is blocked."""
-        found, mark = beside_result(message), {k: v for k, v in message.additional_kwargs.items() if k == "guardrails"}
+        found, kwargs = beside_result(message), message.additional_kwargs
+        mark = {"guardrails": kwargs["guardrails"]} if is_mark(kwargs.get("guardrails")) else {}
         if not found:
             return message
         event = beside_event(message, found, self.call.id, self.here)
