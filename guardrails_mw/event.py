@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 __all__ = [
     "ANONYMOUS",
@@ -234,6 +234,19 @@ class Content:
     def text(self) -> str:
         """All readable texts but keys, one per line. For display and hashing, not for offsets."""
         return "\n".join(part.text for part in self.parts if part.kind in ("text", "number"))
+
+    def written(self, index: int) -> str:
+        """The text of a part as it was written, lone surrogates included: halves of a sign that came in two pieces."""
+        part = self.parts[index]
+        if "\ufffd" not in part.text or part.kind != "text":
+            return part.text
+        value: object = self.value
+        for step in part.path:
+            if isinstance(value, Mapping):
+                value = next(item for key, item in value.items() if str(key) == step)
+            else:
+                value = cast("Sequence[object]", value)[cast("int", step)]
+        return str(value)
 
     def replaced(self, texts: Mapping[int, str]) -> Content:
         """A copy with the texts of some parts (by index) replaced; the original is left alone."""

@@ -96,10 +96,12 @@ def _parsed(args: object) -> object:
 
 
 def _rewritten(block: str | dict[str, object], call: HostToolCall) -> str | dict[str, object]:
-    """The block with the call's arguments, in the form it had them in."""
+    """The block with the call's name and arguments, in the form it had them in."""
     assert isinstance(block, Mapping)
     text = json.dumps(call["args"], ensure_ascii=False, default=str)
     return {
-        key: (text if isinstance(value, str) else call["args"]) if key in _ARGS else value
+        key: (text if isinstance(value, str) else call["args"])
+        if key in _ARGS
+        else (call["name"] if key == "name" else value)
         for key, value in block.items()
     }

@@ -21,6 +21,7 @@ from guardrails_mw.adapters.messages import (
     beside_result,
     name_of,
     named,
+    no_text,
     result_event,
     tool_call,
     with_content,
@@ -180,8 +181,8 @@ class Ran:
             return message
         calls = message.tool_calls if isinstance(message, AIMessage) else []
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
-        if message.id and not is_name(message.id):
-            message = message.model_copy(update={"id": f"gm-{digest(message.id)}"})
+        if message.id != no_text(message.id):
+            message = message.model_copy(update={"id": no_text(message.id)})
         if message.name and not is_name(message.name):
             message = message.model_copy(update={"name": None})
         found = {
