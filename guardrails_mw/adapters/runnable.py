@@ -324,5 +324,8 @@ def _joined(pieces: list[O]) -> O:
         return None  # type: ignore[return-value]
     total = pieces[0]
     for piece in pieces[1:]:
-        total = total + piece  # type: ignore[operator]
+        try:
+            total = total + piece  # type: ignore[operator]
+        except TypeError:  # as LangChain does: each of them is what there is so far
+            total = piece
     return total
