@@ -62,10 +62,10 @@ def begun(seat: Seat, message: BaseMessage) -> None:
         answered.ids.add(message.id)
 
 
-def call_decided(seat: Seat, mark: str) -> None:
-    """Say that a model of this guard decided a call that it proposes, which is known by this mark."""
+def call_decided(seat: Seat, call: HostToolCall) -> None:
+    """Say that a model of this guard decided a call that it proposes."""
     if (answered := _listening(seat)) is not None:
-        answered.calls.add(mark)
+        answered.calls.add(mark_of(call))
 
 
 def _listening(seat: Seat) -> Answered | None:

@@ -187,7 +187,7 @@ def _beside(message: BaseMessage) -> dict[str, object]:
 
 
 def _with_beside(message: BaseMessage, old: Mapping[str, object], new: object) -> BaseMessage:
-    update = dict(cast("Mapping[str, object]", in_form_of(old, new)))
+    update = dict(in_form_of(old, new))
     fields = cast("dict[str, object]", update.pop("fields", {}))
     return with_added(message.model_copy(update=update), fields)
 

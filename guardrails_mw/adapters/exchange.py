@@ -253,7 +253,7 @@ class Exchange:
         Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
         decides, and its tool gets, is what the message says.
         """
-        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[tuple[str, Decision]]()
+        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[tuple[HostToolCall, Decision]]()
         for index, call in enumerate(message.tool_calls):
             decided, block = await self._proposal(call, key, index, permits)
             if block is not None:  # none of them runs
@@ -261,14 +261,14 @@ class Exchange:
                     await engine.settling(permit, Outcome("released"))
                 return message, block
             calls.append(decided)
-        for mark, permit in permits:
+        for call, permit in permits:
             await engine.settling(permit, Outcome("done"))
-            call_decided(self.enforcer.seat, mark)
-            self.enforcer.seat.permits.give(self.here.where.run, mark)
+            call_decided(self.enforcer.seat, call)
+            self.enforcer.seat.permits.give(self.here.where.run, mark_of(call))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
     async def _proposal(
-        self, call: HostToolCall, key: str, index: int, permits: list[tuple[str, Decision]]
+        self, call: HostToolCall, key: str, index: int, permits: list[tuple[HostToolCall, Decision]]
     ) -> tuple[HostToolCall, Decision | None]:
         """One call as it may be proposed, and the decision that blocked it, if one did; another joins the `permits`."""
         if self.decided and mark_of(call) in self.decided:
@@ -284,7 +284,7 @@ class Exchange:
         if decision.blocked:
             return call, decision
         call = _with_args(call, decision)
-        permits.append((mark_of(call), decision))
+        permits.append((call, decision))
         return call, None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:

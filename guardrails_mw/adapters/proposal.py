@@ -58,8 +58,8 @@ def with_calls(message: AIMessage, calls: Sequence[HostToolCall]) -> AIMessage:
             for index, block in enumerate(content)
         ]
     beside = {k: v for k, v in message.additional_kwargs.items() if k not in ("tool_calls", "function_call")}
-    told = message.model_copy(update={"content": content, "tool_calls": list(calls), "additional_kwargs": beside})
-    return unscored(told)  # some providers score the tokens of calls too
+    copy = message.model_copy(update={"content": content, "tool_calls": list(calls), "additional_kwargs": beside})
+    return unscored(copy)  # some providers score the tokens of calls too
 
 
 def _blocks(message: BaseMessage) -> dict[int, HostToolCall]:
