@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "ToolCall",
     "Where",
+    "encodable",
 ]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -191,7 +192,8 @@ _CODE = re.compile(r"[A-Za-z0-9_.:/;=+-]*", re.ASCII)
 """An id, a type, a signature."""
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """The text as gates read it: of the same length, with a sign in place of each lone surrogate."""
     if text.isascii():
         return text
     try:
@@ -223,7 +225,7 @@ class Content:
     def parts(self) -> tuple[Part, ...]:
         """Every text (and every unreadable piece) in reading order."""
         if isinstance(self.value, str):
-            return (Part(_encodable(self.value)),)
+            return (Part(encodable(self.value)),)
         return tuple(_walk(self.value, (), self.blocks))
 
     @cached_property
@@ -259,7 +261,7 @@ class Content:
 
 def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
     if isinstance(value, str):
-        yield Part(_encodable(value), path)
+        yield Part(encodable(value), path)
     elif value is None or isinstance(value, bool | float):
         return
     elif isinstance(value, int):
@@ -291,7 +293,7 @@ def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> It
             yield from (part for part in _walk(item, (*path, name), False) if part.kind == "text" and " " in part.text)
             continue
         if not block:
-            yield Part(_encodable(name), (*path, name), "key")
+            yield Part(encodable(name), (*path, name), "key")
         yield from _walk(item, (*path, name), False)
 
 
