@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 __all__ = [
     "ANONYMOUS",
@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "ToolCall",
     "Where",
+    "encodable",
 ]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -187,9 +188,12 @@ _READABLE_BLOCKS = frozenset(
     }
 )  # fmt: skip
 _TECHNICAL = frozenset({"type", "id", "index", "signature", "encrypted_content", "mime_type", "status"})
+_CODE = re.compile(r"[A-Za-z0-9_.:/;=+-]*", re.ASCII)
+"""An id, a type, a signature."""
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """The text as gates read it: of the same length, with a sign in place of each lone surrogate."""
     if text.isascii():
         return text
     try:
@@ -221,7 +225,7 @@ class Content:
     def parts(self) -> tuple[Part, ...]:
         """Every text (and every unreadable piece) in reading order."""
         if isinstance(self.value, str):
-            return (Part(_encodable(self.value)),)
+            return (Part(encodable(self.value)),)
         return tuple(_walk(self.value, (), self.blocks))
 
     @cached_property
@@ -234,6 +238,19 @@ class Content:
         """All readable texts but keys, one per line. For display and hashing, not for offsets."""
         return "\n".join(part.text for part in self.parts if part.kind in ("text", "number"))
 
+    def written(self, index: int) -> str:
+        """The text of a part as it was written, lone surrogates included: halves of a sign that came in two pieces."""
+        part = self.parts[index]
+        if "\ufffd" not in part.text or part.kind != "text":
+            return part.text
+        value: object = self.value
+        for step in part.path:
+            if isinstance(value, Mapping):
+                value = next(item for key, item in value.items() if str(key) == step)
+            else:
+                value = cast("Sequence[object]", value)[cast("int", step)]
+        return str(value)
+
     def replaced(self, texts: Mapping[int, str]) -> Content:
         """A copy with the texts of some parts (by index) replaced; the original is left alone."""
         if not texts:
@@ -244,7 +261,7 @@ class Content:
 
 def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
     if isinstance(value, str):
-        yield Part(_encodable(value), path)
+        yield Part(encodable(value), path)
     elif value is None or isinstance(value, bool | float):
         return
     elif isinstance(value, int):
@@ -270,11 +287,19 @@ def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> It
             yield Part("", path, "unknown")
     for key, item in value.items():
         name = str(key)
-        if block and (name in _TECHNICAL or kind in _OPAQUE_BLOCKS):
+        if block and name in _TECHNICAL and _is_code(item):
+            continue
+        if block and kind in _OPAQUE_BLOCKS:
+            yield from (part for part in _walk(item, (*path, name), False) if part.kind == "text" and " " in part.text)
             continue
         if not block:
-            yield Part(_encodable(name), (*path, name), "key")
+            yield Part(encodable(name), (*path, name), "key")
         yield from _walk(item, (*path, name), False)
+
+
+def _is_code(value: object) -> bool:
+    """Whether what stands under a technical key says nothing: whoever wrote the block may have put words there."""
+    return bool(_CODE.fullmatch(value)) if isinstance(value, str) else not isinstance(value, Mapping | list | tuple)
 
 
 def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:

@@ -16,7 +16,7 @@ _MOST = 4096
 
 
 class Permits:
-    """How often each call may run, by its run and by what it is known by (`exchange.mark_of`).
+    """How often each call may run, by its run and by what it is known by (`answered.mark_of`).
 
     >>> permits = Permits()
     >>> permits.give("run-1", "a")

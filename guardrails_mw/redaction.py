@@ -56,7 +56,7 @@ def apply(content: Content, edits: Sequence[Edit]) -> Content:
         by_part.setdefault(edit.part, []).append(edit)
     texts: dict[int, str] = {}
     for index, group in by_part.items():
-        text, pieces, position = content.parts[index].text, [], 0
+        text, pieces, position = content.written(index), [], 0
         for edit in resolve(group):
             start = max(edit.start, position)
             pieces += [text[position:start], edit.text]

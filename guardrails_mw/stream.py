@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from guardrails_mw.event import Content, Event, Stage
+from guardrails_mw.event import Content, Event, Stage, encodable
 from guardrails_mw.gate import Gate
 from guardrails_mw.redaction import resolve
 from guardrails_mw.seam import ANYWHERE, Seam
@@ -206,7 +206,7 @@ class Hold:
 
     async def _released(self, flow: Flowing) -> str:
         cut = await self._passed(flow)
-        cut = _settled(flow.spans, self._window, cut)
+        cut = _settled(flow.spans, encodable(self._window), cut)
         if cut > self._left and self.stopped is None:
             cut, edits = await self._examined(flow, cut)
             if cut > self._left and not self.shown:  # nothing is shown that is not on record
@@ -235,7 +235,7 @@ class Hold:
         edits = resolve(decision.verdict.edits)
         spans = [(e.start, e.end) for e in edits] + [(f.start, f.end) for f in decision.verdict.findings]
         while crossing := [start for start, end in spans if start < cut < end]:
-            cut = _settled(flow.spans, self._window, min(crossing))
+            cut = _settled(flow.spans, encodable(self._window), min(crossing))
         return cut, [edit for edit in edits if edit.end <= cut and edit.end > self._left]
 
     async def _glance(self, text: str, gates: Sequence[Gate]) -> Decision | None:
@@ -254,7 +254,8 @@ class Hold:
             pieces += [self._window[position : edit.start], edit.text]
             position = max(position, edit.end)
         text = "".join([*pieces, self._window[position:cut]])
-        begin = min((gate.context(self._window, cut) for gate in flow.spans), default=cut)
+        read = encodable(self._window)
+        begin = min((gate.context(read, cut) for gate in flow.spans), default=cut)
         self._window, self._left = self._window[begin:], cut - begin
         self._due = STEP
         return self._show(text)

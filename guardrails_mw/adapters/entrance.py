@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.messages import last_answer, message_events, with_content
+from guardrails_mw.adapters.messages import last_answer, message_events, no_text, with_content
 from guardrails_mw.adapters.metadata import added, with_added
 from guardrails_mw.adapters.state import as_messages
 from guardrails_mw.enforcer import Enforcer
@@ -174,14 +174,12 @@ class Entrance:
 
 
 _PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 
 
 def _named(message: BaseMessage) -> BaseMessage:
     """The message under a name that stays its own, and that is no text: names are kept where no gate looks."""
-    if message.id and _NAME.fullmatch(message.id):
-        return message
-    return message.model_copy(update={"id": f"gm-{digest(message.id)}" if message.id else str(uuid4())})
+    id_ = no_text(message.id) or str(uuid4())
+    return message if id_ == message.id else message.model_copy(update={"id": id_})
 
 
 _EMPTY: Mapping[str, object] = {

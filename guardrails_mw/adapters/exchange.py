@@ -27,6 +27,7 @@ from guardrails_mw.adapters.messages import (
     last_answer,
     message_events,
     model_event,
+    no_text,
     output_event,
     refusal_message,
     silent,
@@ -230,6 +231,8 @@ class Exchange:
         self, message: BaseMessage, key: str, shown: Shown | None = None
     ) -> tuple[BaseMessage, Decision | None]:
         """Decide the answer's content, of which some was `shown`, and, where no tool seam will, its tool calls."""
+        if message.id != (id_ := no_text(message.id)):
+            message = message.model_copy(update={"id": id_})
         if not silent(message):
             decision = await self.enforcer.deciding(output_event(message, self.here, key), self.seam, shown=shown)
             if decision.blocked:

@@ -20,8 +20,8 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import added, is_name, metadata, unscored, with_added, with_metadata
-from guardrails_mw.adapters.proposal import said, with_said
+from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, unscored, with_added, with_metadata
+from guardrails_mw.adapters.proposal import said, with_calls, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
 from guardrails_mw.verdict import Decision, Remedy
@@ -39,6 +39,7 @@ __all__ = [
     "model_event",
     "name_of",
     "named",
+    "no_text",
     "output_event",
     "refusal_message",
     "result_event",
@@ -90,7 +91,8 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
 
 def beside_result(message: ToolMessage) -> dict[str, object]:
     """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
-    beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
+    kwargs = message.additional_kwargs
+    beside = {key: value for key, value in kwargs.items() if not (key == "guardrails" and is_mark(value))}
     found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
     found["fields"] = added(message)
     return {key: value for key, value in found.items() if value is not None and value != {}}
@@ -163,7 +165,17 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
             update[name] = {**rest, **new[name]}
     if not calls_only(message):
         update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
-    return unscored(with_content(message, message.content).model_copy(update=update))
+    told = unscored(with_content(message, message.content).model_copy(update=update))
+    if not isinstance(told, AIMessage) or new.get("called") == beside.get("called"):
+        return told
+    names = iter(new["called"])
+    calls: list[HostToolCall] = [{**c, "name": next(names)} if _odd(c) else c for c in told.tool_calls]
+    return with_calls(told, calls)
+
+
+def _odd(call: HostToolCall) -> bool:
+    """Whether what a call names says more than a name does: a model may call a tool anything."""
+    return bool(call["name"]) and not is_name(call["name"])
 
 
 def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[str, object]]:
@@ -175,6 +187,8 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
         found["name"] = message.name
     if fields := added(message):
         found["fields"] = cast("dict[str, object]", plain(fields))
+    if isinstance(message, AIMessage) and (called := [call["name"] for call in message.tool_calls if _odd(call)]):
+        found["called"] = called
     return found
 
 
@@ -264,6 +278,11 @@ def named(message: ToolMessage, here: Here) -> ToolMessage:
 def name_of(message: BaseMessage) -> str:
     """A message's id, or one made from its content."""
     return message.id or f"gm-{digest(message.content)}"
+
+
+def no_text(id_: str | None) -> str | None:
+    """A message's id as it may be told: who gives ids can write words in them, which are kept where no gate looks."""
+    return id_ if not id_ or is_name(id_) else f"gm-{digest(id_)}"
 
 
 def tool_call(call: HostToolCall, known: bool = True) -> ToolCall:

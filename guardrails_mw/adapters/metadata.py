@@ -36,6 +36,7 @@ _TECHNICAL = frozenset(
     }
 )  # fmt: skip
 _SCORES = "logprobs"
+_MARK = frozenset({"action", "decision", "stage", "gate", "reason", "remedy"})
 
 
 def is_name(text: str) -> bool:
@@ -109,6 +110,15 @@ def _nothing(value: object) -> object:
     return "" if isinstance(value, str) else [] if isinstance(value, list) else {} if isinstance(value, dict) else None
 
 
+def is_mark(value: object) -> bool:
+    """Whether this says of a block what a guard says of it: names and codes. Anybody may write under its key.
+
+    >>> is_mark({"action": "block", "reason": "tool.unknown"}), is_mark({"reason": "Buy now"})
+    (True, False)
+    """
+    return isinstance(value, Mapping) and all(key in _MARK and is_name(str(item)) for key, item in value.items())
+
+
 def metadata(message: BaseMessage) -> dict[str, object]:
     """What a message's metadata may say: all of it but technical values under the names that providers use.
 
@@ -127,7 +137,7 @@ def technical(told: Mapping[str, object]) -> dict[str, object]:
 
 
 def _may_say(key: str, value: object) -> bool:
-    if not value or isinstance(value, bool | int | float) or key in ("guardrails", _SCORES):
+    if not value or isinstance(value, bool | int | float) or key == _SCORES or (key == "guardrails" and is_mark(value)):
         return False
     return not (key in _TECHNICAL and _is_technical(value))
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.metadata import unscored
+from guardrails_mw.adapters.metadata import is_name, unscored
 
 __all__ = ["call_blocks", "said", "with_calls", "with_said"]
 
@@ -81,6 +81,8 @@ def _blocks(message: BaseMessage) -> dict[int, HostToolCall]:
 def _copies(block: object, call: HostToolCall) -> bool:
     if not isinstance(block, Mapping) or not set(block) <= _KNOWN or block.get("name") not in (None, call["name"]):
         return False
+    if not all(isinstance(block.get(key), int | None) or is_name(str(block[key])) for key in _KNOWN.difference(_ARGS)):
+        return False
     return all(_parsed(block[name]) == call["args"] for name in _ARGS if block.get(name))
 
 
@@ -94,10 +96,12 @@ def _parsed(args: object) -> object:
 
 
 def _rewritten(block: str | dict[str, object], call: HostToolCall) -> str | dict[str, object]:
-    """The block with the call's arguments, in the form it had them in."""
+    """The block with the call's name and arguments, in the form it had them in."""
     assert isinstance(block, Mapping)
     text = json.dumps(call["args"], ensure_ascii=False, default=str)
     return {
-        key: (text if isinstance(value, str) else call["args"]) if key in _ARGS else value
+        key: (text if isinstance(value, str) else call["args"])
+        if key in _ARGS
+        else (call["name"] if key == "name" else value)
         for key, value in block.items()
     }

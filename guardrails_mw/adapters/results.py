@@ -21,11 +21,12 @@ from guardrails_mw.adapters.messages import (
     beside_result,
     name_of,
     named,
+    no_text,
     result_event,
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.metadata import added, is_name, metadata, with_added, with_metadata
+from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, with_added, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
@@ -116,7 +117,8 @@ class Ran:
 
     async def _beside(self, message: ToolMessage) -> ToolMessage:
         """The message with what stands beside its content, decided like it; dropped where it is blocked."""
-        found, mark = beside_result(message), {k: v for k, v in message.additional_kwargs.items() if k == "guardrails"}
+        found, kwargs = beside_result(message), message.additional_kwargs
+        mark = {"guardrails": kwargs["guardrails"]} if is_mark(kwargs.get("guardrails")) else {}
         if not found:
             return message
         event = beside_event(message, found, self.call.id, self.here)
@@ -179,8 +181,8 @@ class Ran:
             return message
         calls = message.tool_calls if isinstance(message, AIMessage) else []
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
-        if message.id and not is_name(message.id):
-            message = message.model_copy(update={"id": f"gm-{digest(message.id)}"})
+        if message.id != no_text(message.id):
+            message = message.model_copy(update={"id": no_text(message.id)})
         if message.name and not is_name(message.name):
             message = message.model_copy(update={"name": None})
         found = {

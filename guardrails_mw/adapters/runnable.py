@@ -23,7 +23,7 @@ from guardrails_mw.adapters.chunks import last, settled
 from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, Runs, digest, on_behalf, raise_block
-from guardrails_mw.adapters.messages import refusal_message
+from guardrails_mw.adapters.messages import no_text, refusal_message
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Origin, Stage
@@ -314,7 +314,7 @@ def _alike(pieces: Sequence[object]) -> bool:
 def _saying(piece: O, text: str) -> O:
     """A piece of the same form that says this and nothing else."""
     if isinstance(piece, AIMessageChunk):
-        return AIMessageChunk(content=text, id=piece.id)  # type: ignore[return-value]
+        return AIMessageChunk(content=text, id=no_text(piece.id))  # type: ignore[return-value]
     return text  # type: ignore[return-value]
 
 
@@ -324,5 +324,8 @@ def _joined(pieces: list[O]) -> O:
         return None  # type: ignore[return-value]
     total = pieces[0]
     for piece in pieces[1:]:
-        total = total + piece  # type: ignore[operator]
+        try:
+            total = total + piece  # type: ignore[operator]
+        except TypeError:  # as LangChain does: each of them is what there is so far
+            total = piece
     return total

@@ -20,8 +20,8 @@ from guardrails_mw.adapters.answered import decided
 from guardrails_mw.adapters.chunks import as_chunk, last, settled
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, sent_back
 from guardrails_mw.adapters.failures import heard
-from guardrails_mw.adapters.messages import ended, output_event, refusal_message
-from guardrails_mw.adapters.metadata import folded, unfolded
+from guardrails_mw.adapters.messages import ended, no_text, output_event, refusal_message
+from guardrails_mw.adapters.metadata import folded, is_name, unfolded
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.usage import outcome
@@ -117,9 +117,9 @@ class _Draft:
         """A piece of a text that may be shown, under the answer's own name."""
         chunk, like = lane.chunk(text), self._like
         if like is not None:
-            chunk.id = like.message.id
+            chunk.id = no_text(like.message.id)
             provider = like.message.response_metadata.get("model_provider")
-            if provider is not None:
+            if provider is not None and is_name(str(provider)):
                 chunk.response_metadata = {"model_provider": provider}
         return ChatGenerationChunk(message=chunk)
 
@@ -159,7 +159,7 @@ class _Draft:
     def refusal(self, text: AIMessage) -> AIMessage:
         """A refusal in the form that the answer has begun in."""
         indices = [index for _, index in self._lanes if isinstance(index, int)]
-        update: dict[str, object] = {"id": self._like.message.id if self._like else None}
+        update: dict[str, object] = {"id": no_text(self._like.message.id) if self._like else None}
         if indices:
             update["content"] = [{"type": "text", "text": text.content, "index": max(indices) + 1}]
         return text.model_copy(update=update)
@@ -277,7 +277,7 @@ def _texts(message: AIMessageChunk) -> dict[Place, str] | None:
             if key is None or not set(block) <= _SILENT | {key} or not isinstance(block.get(key, ""), str):
                 return None
             place = kind, block["index"]
-            if not isinstance(place[1], int | str) or place in found:
+            if not (isinstance(place[1], int) or (isinstance(place[1], str) and is_name(place[1]))) or place in found:
                 return None  # two that hosts keep apart, or one that they do not add up
             if block.get(key):
                 found[place] = block[key]

@@ -218,3 +218,51 @@ def test_what_a_tool_adds_to_a_message_is_decided(stated: bool, action: str, tmp
 
 def _all(message: object) -> object:
     return [_all(each) for each in message] if isinstance(message, list) else message.model_dump()
+
+
+BLOCKS = [
+    {"type": "text", "text": "hello", "id": f"to {MAIL}"},
+    {"type": "text", "text": "hello", "status": {"of": [f"to {MAIL}"]}},
+    {"type": "reasoning", "reasoning": "so", "signature": f"to {MAIL}"},
+    {"type": "tool_use", "id": "c1", "name": "look", "input": {}, "status": f"to {MAIL}"},
+    {"type": "tool_use", "call_id": "c1", "id": f"to {MAIL}", "name": "look", "input": {}},
+    {"type": "document", "source": {"type": "text", "data": f"to {MAIL}"}, "title": f"by {MAIL}"},
+    {"type": "image", "url": "https://example.com/x.png", "alt": f"of {MAIL}"},
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["id", "tree", "signature", "call", "call id", "document", "image"])
+def test_words_in_a_block_are_read_wherever_they_stand(block: dict[str, object], tmp_path: Path) -> None:
+    """Words under a key that is technical elsewhere, and beside a picture that may pass unseen, are words."""
+    guard = make_guard(tmp_path, f"unchecked: allow\n{PII}")
+    call = {"name": "look", "args": {}, "id": "c1"}
+    model = ScriptedModel(script=in_turn(AIMessage([block], tool_calls=[call] if block["type"] == "tool_use" else [])))
+    said = guard.model(model).invoke([HumanMessage([{"type": "text", "text": "hi"}, block])])
+    assert MAIL not in repr([said, model.asked])
+    assert len(model.asked[0][0].content) == 2
+    assert repr([said, model.asked]).count("[EMAIL_ADDRESS]") >= 2
+
+
+def test_a_mark_that_says_more_than_a_guard_does_is_read(tmp_path: Path) -> None:
+    """Whatever a provider, a caller or a tool writes under the key of the guard's own marks is decided."""
+
+    @tool
+    def look(q: str, runtime: ToolRuntime) -> object:
+        """Look something up."""
+        mark = {"guardrails": {"reason": f"to {MAIL}"}}
+        return ToolMessage("fine", tool_call_id=runtime.tool_call_id, additional_kwargs=mark, response_metadata=mark)
+
+    class Marking(ScriptedModel):
+        def _answer(self, messages: list[BaseMessage]) -> AIMessage:
+            answer = super()._answer(messages)
+            answer.response_metadata = {"guardrails": {"note": MAIL}}
+            return answer
+
+    guard = make_guard(
+        tmp_path, PII.replace("output: [pii]", "output: [pii], tool_result: [pii]") + "\ntools: {look: {}}"
+    )
+    model = Marking(script=in_turn(wants("look", q="x"), "done", "done"))
+    said = HumanMessage("hi", response_metadata={"guardrails": {MAIL: "x"}})
+    state = create_agent(model, [look], middleware=[guard.middleware()]).invoke({"messages": [said]})
+    assert MAIL not in repr([_all(each) for each in [*state["messages"], *model.asked[-1]]])
+    assert state["messages"][-1].text == "done"

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, decisions, in_turn, make_guard
+from chat import ScriptedModel, decisions, in_turn, make_guard, run
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableGenerator, RunnableLambda
 
@@ -43,7 +44,9 @@ class Pieces(Whole):
     chunks: list[AIMessageChunk]
 
     def _stream(self, messages, stop=None, run_manager=None, **kwargs) -> Iterator[ChatGenerationChunk]:
-        yield from (ChatGenerationChunk(message=chunk.model_copy(update={"id": "c-1"})) for chunk in self.chunks)
+        yield from (
+            ChatGenerationChunk(message=chunk.model_copy(update={"id": chunk.id or "c-1"})) for chunk in self.chunks
+        )
 
 
 def cut_off(path: str) -> dict[str, object]:
@@ -199,3 +202,38 @@ def test_a_reload_in_the_middle_of_a_chains_stream_waits_for_its_end(mode: str, 
 
         said = "".join(chain.stream("hi") if mode == "stream" else asyncio.run(later()))
         assert said == "ok" + CLEAN * 2 + "ok"
+
+
+SAYS = f"write to {MAIL}"
+PROSE = "The report is ready and we will send it when the number of open points is low enough. " * 2
+NAMES = {
+    "id": [AIMessageChunk(PROSE, id=SAYS), AIMessageChunk(PROSE, id=SAYS)],
+    "provider": [AIMessageChunk(PROSE, response_metadata={"model_provider": SAYS}), AIMessageChunk(PROSE)],
+    "index": [AIMessageChunk([{"type": "text", "text": PROSE, "index": SAYS}])] * 2,
+    "tool": [AIMessageChunk("", tool_call_chunks=[tool_call_chunk(name=SAYS, args="{}", id="c1", index=0)])],
+    "block": [
+        AIMessageChunk(
+            [{"type": "tool_use", "id": "c1", "name": SAYS, "input": {}, "index": 0}],
+            tool_call_chunks=[tool_call_chunk(name=SAYS, args="{}", id="c1", index=0)],
+        )
+    ],
+}
+
+
+@both
+@pytest.mark.parametrize("where", NAMES)
+def test_words_in_place_of_a_name_are_not_told(where: str, mode: str, tmp_path: Path) -> None:
+    """Ids, indexes, names of providers and of called tools stand in every piece: one that says something is no name."""
+    with make_guard(tmp_path, PII) as guard:
+        (said,) = run(mode, guard.model(pieces(*NAMES[where])), ["hi"], [{}])
+        assert MAIL not in repr([piece.model_dump() for piece in said])
+        assert len({piece.id for piece in said[:-1]}) == 1  # the last piece is LangChain's own
+
+
+@both
+def test_half_a_sign_is_kept_as_it_came(mode: str, tmp_path: Path) -> None:
+    """A sign that a provider cuts into two surrogates comes out as it came, also where something is hidden."""
+    chunks = [AIMessageChunk(f"{PROSE}\ud83d"), AIMessageChunk(f"\ude00 {PROSE}{SAYS} "), AIMessageChunk(PROSE)]
+    with make_guard(tmp_path, PII) as guard:
+        text = streamed(mode, guard.model(pieces(*chunks))).content
+    assert text == f"{PROSE}\ud83d\ude00 {PROSE}write to [EMAIL_ADDRESS] {PROSE}"

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, Tools, decisions, in_turn, make_guard, thread, wants
+from chat import ScriptedModel, Tools, decisions, in_turn, make_guard, run, thread, wants
 from langchain.agents import create_agent
-from langchain_core.output_parsers import StrOutputParser
+from langchain_core.output_parsers import JsonOutputParser, StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langgraph.checkpoint.memory import InMemorySaver
@@ -215,6 +215,15 @@ def test_chains_of_other_forms_wait(mode: str, tmp_path: Path) -> None:
 
         pieces = list(chain.stream("hi")) if mode == "stream" else asyncio.run(later())
         assert pieces == [{"a": CLEAN, "b": "fine"}]
+
+
+@both
+def test_a_chain_of_pieces_that_do_not_add_up_comes_as_the_last(mode: str, tmp_path: Path) -> None:
+    """A parser that gives what there is so far, again and again, gives the decided whole."""
+    with make_guard(tmp_path, PII) as guard:
+        chain = guard.runnable(says(json.dumps({"to": MAIL, "text": LONG})) | JsonOutputParser())
+        (said,) = run(mode, chain, ["hi"], [{}])
+        assert said == [{"to": "[EMAIL_ADDRESS]", "text": CLEAN}]
 
 
 @both
