@@ -3,7 +3,7 @@
 A line of a file has ``label`` (``loop`` or ``ok``), ``pattern``, ``loop_from`` (the step, from 1, at which a loop
 begins; a verdict before it is a false alarm) and ``steps`` of ``tool``, ``args``, ``result`` and ``ok``. Without a file
 it takes those beside this module, all of them written, none recorded. ``loops_varied`` was frozen before the rules were
-made general, ``loops_fresh`` and ``loops_third`` each after they were, to see what they do at first sight.
+made general, the others each after they were, to see what they do at first sight.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def task_of(where: Where) -> str:
     >>> task_of(Where(task="research:1f2e|tools:9a8b")), task_of(Where(task="research:1f2e"))
     ('research:1f2e', 'research:1f2e')
     """
-    return where.task.partition("|")[0]
+    return (where.caller or where.task).partition("|")[0]
 
 
 def window(per: Per, zone: str, now: float) -> tuple[str, float]:

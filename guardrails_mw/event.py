@@ -94,6 +94,7 @@ class Where:
         run: one top-level invocation together with its resumes.
         thread: the conversation; equals `run` where the host has no threads.
         task: checkpoint namespace; unique for a step of a graph and stable over a resume.
+        caller: the task whose tool called this agent in a thread of its own; empty where it was not so.
         agent: name of the agent or chain.
         span: id of the host's own run that a trace should hang the decision under.
         turn: common to what the model asked for at once; empty where the host does not tell. Steps and tasks from the
@@ -106,6 +107,7 @@ class Where:
     agent: str = ""
     span: str = ""
     turn: str = ""
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)

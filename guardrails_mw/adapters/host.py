@@ -129,6 +129,11 @@ class Here:
         """An event that happens here; `key` names it among others of this place."""
         return Event(stage, content, origin, self.actor, self.where, call, self.key(*key))
 
+    @property
+    def step(self) -> str:
+        """The turn within its graph, the same whoever calls or resumes that."""
+        return self.where.turn.rpartition("/")[2]
+
     def turn(self, answer: str) -> Here:
         """The same place for the calls of one answer, by the answer's id: a task may have many, one after the other."""
         if not (answer and self.where.turn):
@@ -201,7 +206,7 @@ class Runs:
         else:
             run, tries = within.where.run if within else parent or span or _some_run(), Counter()
         self.going_on(run)
-        where = replace(_place(config), run=run, thread=thread, span=span)
+        where = replace(_place(config, within.where if within else None), run=run, thread=thread, span=span)
         actor, sent = actor or actor_from(configurable, runtime), _sent(config)
         if actor == ANONYMOUS and within is not None:
             actor = within.actor
@@ -276,12 +281,16 @@ async def _new_input(saver: object, thread: str, since: float) -> bool:
         return False
 
 
-def _place(config: RunnableConfig) -> Where:
-    """The step of a graph that a configuration belongs to."""
+def _place(config: RunnableConfig, caller: Where | None) -> Where:
+    """The step of a graph that a configuration belongs to. One that a tool called may know nothing of its caller."""
     metadata, configurable = config.get("metadata") or {}, config.get("configurable") or {}
     task, step = str(configurable.get("checkpoint_ns") or ""), metadata.get("langgraph_step")
     turn = "" if step is None else _turn(task, step, configurable.get("checkpoint_map") or {})
-    return Where(task=task, agent=str(metadata.get("lc_agent_name") or ""), turn=turn)
+    where = Where(task=task, agent=str(metadata.get("lc_agent_name") or ""), turn=turn)
+    if caller is None or not caller.task or f"{task}|".startswith(f"{caller.task}|"):
+        return where
+    way = "/".join(filter(None, (caller.turn, digest(caller.task)[:8], turn)))
+    return replace(where, caller=caller.caller or caller.task, turn=way)
 
 
 def _sent(config: RunnableConfig) -> bool:

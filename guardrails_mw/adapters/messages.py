@@ -128,7 +128,7 @@ def _call_id(message: ToolMessage | FunctionMessage) -> str:
 
 def call_event(call: ToolCall, here: Here) -> Event:
     """The event of a tool call, keyed so that it is the same when its node runs again."""
-    key = ("call", here.where.task, here.where.turn, call.id or digest([call.name, call.args]))
+    key = ("call", here.where.task, here.step, call.id or digest([call.name, call.args]))
     return here.event(Stage.TOOL_CALL, Origin.MODEL, Content(call.args), *key, call=call)
 
 
@@ -270,7 +270,7 @@ def named(message: ToolMessage, here: Here) -> ToolMessage:
     """The message with an id of its own, by which it is known again in the conversation."""
     if message.id is not None and is_name(message.id):
         return message
-    own = [here.where.task, here.where.turn, message.tool_call_id, message.content]
+    own = [here.where.task, here.step, message.tool_call_id, message.content]
     own += [message.id] if message.id else []
     return message.model_copy(update={"id": f"gm-{digest(own)}"})
 

@@ -47,7 +47,10 @@ _THOUSAND = 3  # digits between commas
 _GONE, _ID = "#", "#id"
 _YEAR, _CENTURIES = 4, frozenset({"19", "20"})
 _TIMELY = frozenset({Shape.CLOCK, Shape.DATE, Shape.ZONE, Shape.SPAN, Shape.MINUTES})
+_DECIMALS = frozenset({Shape.PLAIN, Shape.FRACTION})
+_EXACT = 12  # decimals that nobody measures
 _MEANINGLESS = frozenset({Label.COUNT, Label.NAME})
+_TEMPORARY = tuple(f"{place}#" for place in TEMPORARY)
 _DIGITS = frozenset("0123456789")
 _BLANKS = "\"'`();|<>*\n\r\t"
 _WIDE_BLANKS = "，；（）、。「」《》"
@@ -69,7 +72,8 @@ class Gist(NamedTuple):
         text: its words in lower case, ``#`` for whatever changes by itself.
         figures: numbers that were taken out and may tell that something goes on, each with a sign for what that would
             be. ``-`` is a time, progress when it falls; ``~`` what is left until a counter of attempts is at its end,
-            likewise; ``+`` a share or a size, progress when it moves one way.
+            likewise; ``+`` a share or a size, progress when it moves one way; ``*`` a score, likewise, of which the
+            text keeps two digits.
     """
 
     text: str
@@ -181,8 +185,8 @@ class _Reader:
             word = ("" if all(len(part) == _THOUSAND for part in parts[1:]) else ".").join(parts)
         core = word.strip(_ENDS)
         shape = shape_of(core)
-        if shape == Shape.PLAIN:
-            self._plain(word, core)
+        if shape in _DECIMALS:
+            self._decimal(word, core, shape)
         elif shape in _TIMELY:
             self._time(word, core, shape)
         elif shape in {Shape.SHARE, Shape.SIZE}:
@@ -196,6 +200,17 @@ class _Reader:
             self._out.append(word)
         else:
             self._mixed(word, core)
+
+    def _decimal(self, word: str, core: str, shape: int) -> None:
+        """Take in a number: two digits of a score, and of others all that are no errors of arithmetic."""
+        if shape == Shape.FRACTION:
+            self._figure("*", float(core))
+            self._out.append(f"{float(core):.2g}")
+        elif len(core.partition(".")[2]) >= _EXACT and core.replace(".", "", 1).isdecimal():
+            exact = f"{float(core):.9g}"
+            self._plain(exact, exact)
+        else:
+            self._plain(word, core)
 
     def _time(self, word: str, core: str, shape: int) -> None:
         """Take out a clock, a date, a zone after one, a duration."""
@@ -263,7 +278,7 @@ class _Reader:
     def _id(self, word: str, bare: str) -> None:
         """Take out an id, unless it turns out to be all that is said."""
         self._ids += 1
-        if bare != _GONE:
+        if bare != _GONE and not bare.endswith(_TEMPORARY):
             self._wanted = _WORDS
         self._doubtful.append((len(self._out), word, ""))
         self._out.append(bare)

@@ -6,6 +6,7 @@ A step is kept as hashes, without what changes by itself (`gist`), together with
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,7 @@ _BOUND = 65_536  # characters of an argument that are looked for in a failure
 _ECHO = 500  # characters of a failure in which words of the call are looked for
 _MARKS = ".:!?#%"
 _DIGITS = frozenset("0123456789")
+_OBJECTS = ('{"', "[{", "{\n", "[\n", "{ ")
 _NUMBERS = (int, float)
 _DEPTH = 64  # levels of arguments in which white space and repeated words do not matter
 
@@ -81,7 +83,7 @@ def step_of(
 ) -> Step:
     """A tool call and what it gave back, as a step."""
     gist = _gist(result)
-    traits = _traits(tool, args, gist, ok, habits)
+    traits = _traits(tool, args, None if gist is None else _head(result, gist), ok, habits)
     call = call_key(tool, args, secret, habits.key)
     text, figures = ("", ()) if gist is None else gist
     if traits & (Trait.FAILED | Trait.EMPTY | Trait.TALK) and len(text) <= _ECHO:
@@ -101,11 +103,10 @@ def step_of(
     )
 
 
-def _traits(tool: str, args: Mapping[str, Json], gist: Gist | None, ok: bool, habits: Habits) -> int:
+def _traits(tool: str, args: Mapping[str, Json], head: str | None, ok: bool, habits: Habits) -> int:
     """What is known of a call: by its tool's name, by its result, by the policy."""
     traits = does(tool, args)
-    if gist is not None:
-        head = gist.text[:HEAD]
+    if head is not None:
         came = said(head)
         if traits & Trait.READS:
             came &= ~Trait.ACTED  # "success": it has read
@@ -165,8 +166,29 @@ def result_key(value: object, secret: bytes = b"") -> str:
 
 
 def _gist(value: object) -> Gist | None:
-    text = value if isinstance(value, str) else _text(value)
+    text = _ordered(value) if isinstance(value, str) else _text(value)
     return None if text is None else gist_of(text)
+
+
+def _head(value: object, gist: Gist) -> str:
+    """How a result begins as it was written: what a service puts first is what it says."""
+    if not isinstance(value, str) or not _is_object(value):
+        return gist.text[:HEAD]
+    return gist_of(value[: 2 * HEAD]).text[:HEAD]
+
+
+def _is_object(text: str) -> bool:
+    return text.startswith(_OBJECTS) and len(text) <= _BOUND
+
+
+def _ordered(text: str) -> str:
+    """A text; if it is a JSON object, with its keys in order: some services write them in any."""
+    if not _is_object(text):
+        return text
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _digest(text: str, secret: bytes = b"") -> str:

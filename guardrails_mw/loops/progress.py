@@ -94,7 +94,8 @@ def _rephrased(step: Step, before: Sequence[str]) -> bool:
 def told_apart(window: Sequence[Step]) -> Sequence[Step]:
     """The steps, with other results where a figure in them tells that it goes on.
 
-    A time is progress while it falls, a share or a size unless it has only moved up and down for long.
+    A time is progress while it falls, a score while it moves one way, a share or a size unless it has only moved up and
+    down for long.
     """
     alike_steps: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     for place, step in enumerate(window):
@@ -130,7 +131,8 @@ def _tells(sign: str, column: Sequence[float]) -> bool:
     trend = _trend(column)
     if sign == "+":
         return len(column) < _MANY or abs(trend) >= _NO_TREND
-    return trend <= -_TREND or (len(column) == _PAIRS and column[0] > column[1] > column[2])
+    falls, rises = (len(column) == _PAIRS and list(column) == sorted(set(column), reverse=way) for way in (True, False))
+    return trend <= -_TREND or falls or (sign == "*" and (trend >= _TREND or rises))
 
 
 def _trend(column: Sequence[float]) -> float:

@@ -47,6 +47,8 @@ class Shape:
     UUID: Final = 10
     ENDING: Final = 11
     """Only its end is digits: a name with a number."""
+    FRACTION: Final = 12
+    """A part of one with many decimals: a score, a distance, a probability."""
 
 
 class Label:
@@ -101,8 +103,12 @@ _COUNTED = _set("s count no number id")
 _NAMES = _set("request req trace correlation span session sid transaction txn nonce etag ref reference incident")
 _TIMES = _set("timestamp time ts now date elapsed took duration latency generated uptime age")
 _TIMED = _set("at ms s ns seconds time")
-_HASHES = _set("sha sha1 sha256 sha512 md5 base64 digest checksum hash fingerprint commit revision cursor next")
+_HASHES = _set(
+    "sha sha1 sha256 sha512 md5 base64 digest checksum hash fingerprint commit revision cursor next lsn checkpoint"
+)
 _HEX = frozenset("0123456789abcdef")
+_HEX_LENGTHS = frozenset({8, 12, 16, 20, 24, 32, 40, 64})
+_MASK = frozenset("0137fec8")  # digits of a mask, whose bits are set from one end: it tells of progress
 _NAMING = frozenset("abcdefghijklmnopqrstuvwxyz_-")  # before the number of a name
 _NO_DIGITS = str.maketrans(dict.fromkeys("0123456789", " "))
 _NO_LETTERS = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isdigit()})
@@ -125,6 +131,7 @@ _SHAPES = {
     Shape.DATE: r"(?:0000[-/.]0?0[-/.]0?0|0?0[-/.]0?0[-/.]0000|0?0/0?0/00|0?0[-/][a-z]{3,9}[-/]0000|0000-w00(?:-0)?|"
     rf"00000000t000000z?){_TIME_OF_DATE}",
     Shape.ZONE: r"[+-]00:?00",
+    Shape.FRACTION: r"0[.]0{4,}",
     Shape.PLAIN: r"[-+$€£]?0+(?:[.]0+)*",
     Shape.SPAN: rf"(?:0+d)?(?:0+h)?(?:0+m(?:in)?)?0+(?:[.]0+)?{_UNIT}|0+h0+m(?:in)?|"
     r"p(?:0+d)?t(?:0+h)?(?:0+m)?(?:0+(?:[.]0+)?s)?",
@@ -151,7 +158,8 @@ def shape_of(word: str) -> int:
     zeros = word.translate(_ZEROS)
     first = zeros.find("0")
     ending = first > 0 and zeros[0].isalpha() and zeros[first - 1] in _NAMING and not zeros[first:].strip("0")
-    return Shape.ENDING if ending and len(word) - first < _LONG else _judged(zeros)
+    named = ending and len(word) - first < _LONG and not (len(word) in _HEX_LENGTHS and _HEX.issuperset(word))
+    return Shape.ENDING if named else _judged(zeros)
 
 
 @lru_cache(maxsize=4096)
@@ -265,9 +273,12 @@ def _is_long(number: str, word: str) -> bool:
 
 
 def _is_machined(part: str) -> bool:
-    flips = _flips(part)
-    short = len(part) >= _HASHED and _HEX.issuperset(part)
-    return flips >= _FLIPS or (flips == _FLIPS - 1 and (short or len(part) >= _LONG)) or part.startswith("0x")
+    if part.startswith("0x"):
+        return not _MASK.issuperset(part[2:])
+    flips, size = _flips(part), len(part)
+    if flips >= _FLIPS or (flips == _FLIPS - 1 and size >= _LONG):
+        return True
+    return size >= _HASHED and flips >= (1 if size in _HEX_LENGTHS else _FLIPS - 1) and _HEX.issuperset(part)
 
 
 def _flips(word: str) -> int:

@@ -12,6 +12,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
 
+import re2
+
 from guardrails_mw.event import Json
 from guardrails_mw.loops.gist import encodable
 
@@ -42,8 +44,9 @@ _FORMAL = (
     "(",
     "explain ",
 )  # a language for queries
+_VALUES = re2.compile(r"(?i)\b(from|into|join|update|table)\s+[^\s;,()]+|'[^'%]*'")
 _NUMBERS = (int, float)
-_IDS = frozenset("/.\\@")  # within a word they make it a path, a file, an address
+_IDS = frozenset("/.\\@_")  # within a word they make it a path, a file, an address, a name in a program
 _DIGITS = frozenset("0123456789")
 _MARKS = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~。、，？！：；（）「」", " "))
 _EAST = "\u2e80"  # from here on a letter is a word
@@ -62,8 +65,8 @@ def wording_of(args: Mapping[str, Json], searches: bool, secret: bytes = b"") ->
     if all(map(_is_plain, args, args.values())):
         return ""
     texts = [(text, searches and _is_question(name)) for name, text in _texts(args) if _is_free(name, text)]
-    shown = [text if numbered else _without_ids(text) for text, numbered in texts]
-    words = {word for text in shown for word in _words(text)}
+    shown = [text if numbered else _without_ids(_without_values(text)) for text, numbered in texts]
+    words = {word for text in shown for word in _words(_named_in(text) or text)}
     if not words:
         return ""
     exact = _digest(" ".join(shown), secret)
@@ -134,12 +137,12 @@ def _is_plain(name: str, value: Json) -> bool:
 
 
 def _is_free(name: str, text: str) -> bool:
-    """Whether a text is more than a name: several words, or what a question is in, or a script without blanks."""
+    """Whether a text is more than a name: several words, or a pattern in what a question is in, or without blanks."""
     if name.casefold().endswith(_NAMING):
         return False
     if not text.isascii() or (" " in text and len(text.split(maxsplit=1)) > 1):
         return True
-    return _is_question(name) and _DIGITS.isdisjoint(text)
+    return _is_question(name) and not text.isalpha() and _DIGITS.isdisjoint(text)
 
 
 def _is_question(name: str) -> bool:
@@ -158,6 +161,16 @@ def _without_ids(text: str) -> str:
     """A text with ``#`` for what has a digit in it, and for paths and names of files."""
     words = ("#" if _IDS.intersection(word[:-1]) or not _DIGITS.isdisjoint(word) else word for word in text.split())
     return " ".join(words)
+
+
+def _named_in(text: str) -> str:
+    """The names of a program in a text: where there are some, it asks about them."""
+    return " ".join(word for word in text.split() if "_" in word.strip("_")) if "_" in text else ""
+
+
+def _without_values(text: str) -> str:
+    """A query in a formal language with ``#`` for the tables that it names and the values in quotes."""
+    return _VALUES.sub(r"\1 #", text) if text.lower().startswith(_FORMAL) else text
 
 
 def _digest(text: str, secret: bytes) -> str:

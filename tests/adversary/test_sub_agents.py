@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from chat import MODES, ScriptedModel, decisions, in_turn, make_guard, run, thread, wants
 from langchain.agents import create_agent
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -114,3 +115,37 @@ def test_two_turns_of_a_thread_are_two_runs_also_for_a_sub_agent(tmp_path: Path)
     pair.run()
     pair.outer.invoke(asked("again"), thread("t1"))
     assert len({row["run"] for row in decisions(guard)}) == 2
+
+
+def test_an_agent_in_a_thread_of_its_own_is_part_of_its_callers_task(tmp_path: Path) -> None:
+    """What a step of the outermost graph may use is not renewed with every step of an agent that it calls."""
+    with make_guard(tmp_path, "budgets: {task: {model_calls: 2, then: block}}") as guard:
+        inner = ScriptedModel(script=lambda messages: wants("look", f"c{len(messages)}", q=str(len(messages))))
+        pair = Pair(guard, "middleware", inner)
+        pair.run()
+    assert (inner.calls, len(pair.looked)) == (2, 2)
+
+
+def test_agents_in_threads_of_their_own_go_round_each_by_itself(tmp_path: Path) -> None:
+    """Six agents that were called at once and begin with one and the same call are no loop."""
+    seen: list[str] = []
+
+    @tool
+    def look(q: str) -> str:
+        """Look."""
+        seen.append(q)
+        return "nothing new"
+
+    with make_guard(tmp_path, "loops: {repeats: 3, then: [block]}") as guard:
+        script = in_turn(wants("look", q="x"), "done")
+        inner = create_agent(ScriptedModel(script=script), [look], middleware=[guard.middleware()])
+
+        @tool
+        def delegate(task: str) -> str:
+            """Delegate."""
+            return str(inner.invoke(asked(task), {"configurable": {"thread_id": task}})["messages"][-1].text)
+
+        calls = [{"name": "delegate", "args": {"task": f"t{n}"}, "id": f"d{n}"} for n in range(6)]
+        outer = ScriptedModel(script=in_turn(AIMessage("", tool_calls=calls), "done"))
+        create_agent(outer, [delegate], middleware=[guard.middleware()]).invoke(asked("go"))
+    assert len(seen) == 6

@@ -23,4 +23,4 @@ def test_marks(path: Path) -> None:
 
 def test_there_are_sets() -> None:
     """None of them was left out."""
-    assert [path.stem for path in SETS] == ["loops", "loops_fresh", "loops_third", "loops_varied"]
+    assert [path.stem for path in SETS] == ["loops", "loops_fourth", "loops_fresh", "loops_third", "loops_varied"]

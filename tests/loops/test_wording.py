@@ -83,3 +83,25 @@ def test_words_are_hashes() -> None:
     wording = of(" ".join(f"word{n}x" for n in "abcdefghijklmnop"))
     assert len(wording) == 4 + 8 * 4
     assert wording != wording_of({"q": " ".join(f"word{n}x" for n in "abcdefghijklmnop")}, True, b"secret")
+
+
+def test_queries_about_other_tables_and_values() -> None:
+    """A formal query over another table, or for another value, is the same text about another thing."""
+    for one, other in (
+        ("select count(*) from orders where open", "select count(*) from invoices where open"),
+        ("select id from users where name = 'Ann'", "select id from users where name = 'Bob'"),
+        ("grep -rn first_name src/", "grep -rn last_name src/"),
+    ):
+        assert same_text(of(one, "command", searches=False), of(other, "command", searches=False))
+    assert not same_text(
+        of("select id from users where name = 'Ann'", "sql", searches=False),
+        of("select id from users where name like '%ann%'", "sql", searches=False),
+    )
+
+
+def test_names_of_a_program_are_what_a_pattern_asks_about() -> None:
+    """Patterns for other names are other questions, whatever keyword they have in common."""
+    assert not alike(of("def open_door", "pattern"), of("def read_mail", "pattern"))
+    assert alike(of("def open_door", "pattern"), of("open_door called by", "pattern"))
+    assert of("kubernetes") == ""
+    assert of("open|close") != ""
