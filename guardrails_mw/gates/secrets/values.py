@@ -38,7 +38,8 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]+")
 _LAST_NAME = re.compile(r"[\w.:-]+$", re.ASCII)
 _PLACEHOLDER = re2.compile(  # in RE2: Python tries thirty beginnings at every character
     r"(?i)(?-i:^[$%@#][A-Z_][A-Z0-9_]*[$%@#]?$|^\$[a-z]+(?:[A-Z_][a-z]+)*\d?$|^@[a-z0-9-]+\.[a-z0-9.-]+(?:[:/]|$))"
-    r"|\$[{(]|\{\{|\{[\w\x{80}-\x{10ffff}]*\}|%\(|^%env\(|^__[\w\x{80}-\x{10ffff}]+__$|%7b|<[\w\x{80}-\x{10ffff} |.-]+>|\*{3}|\.{3}|…|•|x{4}|example"
+    r"|\$[{(]|\{\{|\{[\w\x{80}-\x{10ffff}]*\}|%\(|^%env\(|^__[\w\x{80}-\x{10ffff}]+__$|%7b"
+    r"|<[\w\x{80}-\x{10ffff} |.-]+>|\*{3}|\.{3}|…|•|x{4}|example"
     r"|placeholder|your|change.?(?:me|this|it\b)|replace.?(?:me|this|with)|insert.?(?:your|key|token|here)|redacted"
     r"|(?:^|[-_.])(?:test|demo|fake|mock|sample|dummy|sandbox|not.?a.?real)(?:[-_.]|$)|dummy|\[secret|environ|getenv"
     r"|process\.env|secrets\.|config\.|settings\.|vault:|^ref\+|^op:|^arn:|^enc\(|/run/|self\.|null|none|undefined"
