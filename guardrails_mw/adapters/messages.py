@@ -18,9 +18,9 @@ from langchain_core.messages import (
 )
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.forms import plain
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import added, is_name, metadata, unscored, with_added, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -92,6 +92,7 @@ def beside_result(message: ToolMessage) -> dict[str, object]:
     """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
     beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
     found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
+    found["fields"] = added(message)
     return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
@@ -105,6 +106,7 @@ def beside_said(message: BaseMessage) -> dict[str, object]:
     """What somebody put beside the content of a message that he wrote."""
     name = message.name if message.name and not is_name(message.name) else None
     found = {"name": name, "additional_kwargs": message.additional_kwargs, "response_metadata": metadata(message)}
+    found["fields"] = added(message)
     return {key: value for key, value in found.items() if value}
 
 
@@ -113,6 +115,7 @@ def with_beside_said(message: BaseMessage, new: Mapping[str, object]) -> BaseMes
     old = beside_said(message)
     update = {"name": new.get("name")} if "name" in old else {}
     told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
+    told = with_added(told, cast("dict[str, object]", new.get("fields", {})))
     kwargs = new.get("additional_kwargs", {})
     return told.model_copy(update={**update, "additional_kwargs": kwargs, "id": name_of(told)})
 
@@ -123,7 +126,7 @@ def _call_id(message: ToolMessage | FunctionMessage) -> str:
 
 def call_event(call: ToolCall, here: Here) -> Event:
     """The event of a tool call, keyed so that it is the same when its node runs again."""
-    key = ("call", here.where.task, call.id or digest([call.name, call.args]))
+    key = ("call", here.where.task, here.where.turn, call.id or digest([call.name, call.args]))
     return here.event(Stage.TOOL_CALL, Origin.MODEL, Content(call.args), *key, call=call)
 
 
@@ -153,6 +156,7 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
         return unscored(with_content(message, with_said(message, content)))
     new, text = content[-1]["beside"], content[:-1]
     update: dict[str, object] = {name: new[name] for name in ("invalid_tool_calls", "name") if name in new}
+    message = with_added(message, in_form_of(added(message), new.get("fields", {})))
     for name in ("additional_kwargs", "response_metadata"):
         if name in new:
             rest = {key: value for key, value in getattr(message, name).items() if key not in beside[name]}
@@ -166,18 +170,20 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
     """All that an answer says besides its content: beside it, in what its provider tells of it, in its name."""
     found: dict[str, str | Sequence[object] | Mapping[str, object]] = {**_beside(message)}
     if free := metadata(message):
-        found["response_metadata"] = free
+        found["response_metadata"] = cast("Mapping[str, object]", plain(free))
     if message.name and not is_name(message.name):
         found["name"] = message.name
+    if fields := added(message):
+        found["fields"] = cast("dict[str, object]", plain(fields))
     return found
 
 
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
     """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
     kept = {
-        key: value
+        key: plain(value)
         for key, value in message.additional_kwargs.items()
-        if isinstance(value, str | list | dict) and value and not ("signature" in key or "encrypted" in key)
+        if value and not isinstance(value, bool | int | float) and not ("signature" in key or "encrypted" in key)
     }
     found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
     if isinstance(message, AIMessage) and message.invalid_tool_calls:
@@ -250,7 +256,8 @@ def named(message: ToolMessage, here: Here) -> ToolMessage:
     """The message with an id of its own, by which it is known again in the conversation."""
     if message.id is not None and is_name(message.id):
         return message
-    own = [here.where.task, message.tool_call_id, message.content, *([message.id] if message.id else ())]
+    own = [here.where.task, here.where.turn, message.tool_call_id, message.content]
+    own += [message.id] if message.id else []
     return message.model_copy(update={"id": f"gm-{digest(own)}"})
 
 

@@ -25,7 +25,7 @@ from guardrails_mw.adapters.messages import (
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.metadata import is_name, metadata, with_metadata
+from guardrails_mw.adapters.metadata import added, is_name, metadata, with_added, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
@@ -122,12 +122,14 @@ class Ran:
         event = beside_event(message, found, self.call.id, self.here)
         decision = await self.enforcer.deciding(event, self.seam)
         if decision.blocked:
-            return message.model_copy(update={"artifact": None, "additional_kwargs": mark, "response_metadata": {}})
+            bare = {"artifact": None, "additional_kwargs": mark, "response_metadata": {}}
+            return with_added(message.model_copy(update=bare), {})
         if not decision.edited:
             return message
         new = in_form_of(found, self.enforcer.passed(decision).value)
         both = {**mark, **cast("dict[str, object]", new.get("additional_kwargs", {}))}
         told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
+        told = with_added(told, cast("dict[str, object]", new.get("fields", {})))
         return told.model_copy(update={"artifact": new.get("artifact"), "additional_kwargs": both})
 
     async def _command(self, command: Command[object]) -> object:
@@ -186,6 +188,7 @@ class Ran:
             "calls": [call["args"] for call in calls],
             "beside": message.additional_kwargs,
             "metadata": metadata(message),
+            "fields": plain(added(message)),
         }
         decision = await self._decided({k: v for k, v in found.items() if v}, "message", name_of(message))
         if decision.blocked:
@@ -194,11 +197,12 @@ class Ran:
             new = (
                 message.content if text is decision.event.content.value else text
             )  # a policy that keeps what it blocks
-            return with_metadata(with_content(message, new).model_copy(update=bare), {})
+            return with_added(with_metadata(with_content(message, new).model_copy(update=bare), {}), {})
         if not decision.edited:
             return message
         new = cast("dict[str, object]", self.enforcer.passed(decision).value)
         message = with_metadata(message, cast("dict[str, object]", new.get("metadata", {})))
+        message = with_added(message, in_form_of(added(message), cast("dict[str, object]", new.get("fields", {}))))
         message = message.model_copy(update={"additional_kwargs": new.get("beside", {})})
         if isinstance(message, AIMessage) and calls:
             args = cast("list[dict[str, object]]", new["calls"])

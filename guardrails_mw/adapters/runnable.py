@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
+from guardrails_mw.adapters.answered import ANSWERED, Answered
 from guardrails_mw.adapters.callback import GuardrailsHandler
-from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.exchange import ANSWERED, Exchange
+from guardrails_mw.adapters.chunks import last, settled
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
-from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
+from guardrails_mw.adapters.host import Here, Runs, digest, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Actor, Content, Event, Origin, Stage
+from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Origin, Stage
 from guardrails_mw.generation import Held, Seat
 from guardrails_mw.seam import RUNNABLE, Power, Seam
 from guardrails_mw.stream import Hold, Shown
@@ -53,8 +54,8 @@ class _Call(Generic[I]):
     config: RunnableConfig
     kwargs: Mapping[str, object]
     held: Held
-    answered: list[str] = field(default_factory=list)
-    """What guarded models inside have answered."""
+    answered: Answered
+    """What models of this guard have decided inside."""
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -109,13 +110,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     @contextmanager
     def _running(self, call: _Call[I]) -> Iterator[None]:
         """While the inner chain works: in the call's run, under the call's policy."""
-        run, answered = RUN.set(call.here.where.run), ANSWERED.set(call.answered)
+        answered = ANSWERED.set(call.answered)
         try:
-            with call.held.standing():
+            with call.held.standing(), call.here.enclosing():
                 yield
         finally:
             ANSWERED.reset(answered)
-            RUN.reset(run)
 
     def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
@@ -190,13 +190,15 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
     ) -> tuple[_Call[I], Decision | None]:
         """Decide what goes in; the decision is one that blocked."""
-        handler, enforcer = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE), self._seat.enforcer
-        here = await self._runs.here(actor=self._actor, config=config)
+        enforcer, here = self._seat.enforcer, await self._runs.here(actor=self._actor, config=config)
         decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
-        inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
-        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
+        asking = here.actor if here.actor != ANONYMOUS else None  # a model alone does not show its configuration
+        handler = GuardrailsHandler(self._seat, self._runs, asking, _INSIDE)
+        outer_config = on_behalf(self._unwatched(config, enforcer), self._actor)
+        inner_config = merge_configs(outer_config, {"callbacks": [handler]})
+        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer), Answered(self._seat))
         return call, decision if decision.blocked else None
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> tuple[O, Decision | None]:
@@ -215,9 +217,9 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     async def _answer(
         self, call: _Call[I], answer: AIMessage, shown: Shown | None
     ) -> tuple[BaseMessage, Decision | None]:
-        whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
-        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
-        decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
+        whole = settled(answer)
+        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered.calls)
+        decided, block = await exchange.answer(whole, exchange.named(), shown)
         if decided is whole:
             return answer, block
         return last(cast("AIMessage", decided), None).message if whole is not answer else decided, block
