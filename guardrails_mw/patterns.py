@@ -119,8 +119,7 @@ def _nested(pattern: re.Pattern[str], match: re.Match[str], text: str) -> Iterat
 
 def _taken(match: re.Match[str]) -> tuple[int, int]:
     """Span of the first group that took part, or of the match."""
-    groups = range(1, len(match.groups()) + 1)
-    return match.span(next((index for index in groups if match.start(index) >= 0), 0))
+    return match.span(next((index for index, group in enumerate(match.groups(), 1) if group is not None), 0))
 
 
 def _joined(either: Sequence[str]) -> Sequence[str]:

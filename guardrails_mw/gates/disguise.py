@@ -22,11 +22,11 @@ _LAYERS = 3
 _NOTHING = (
     (0xAD, 0xAD), (0x34F, 0x34F), (0x61C, 0x61C), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F),
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF),
-    (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFB), (0xE0000, 0xE007F), (0xE0100, 0xE01EF),
+    (0xFFA0, 0xFFA0), (0xFFF9, 0xFFFD), (0xE0000, 0xE007F), (0xE0100, 0xE01EF),
 )  # fmt: skip
 _UNSEEN = "".join(f"{chr(first)}-{chr(last)}" for first, last in _NOTHING)
 UNSEEN = frozenset(chr(code) for first, last in _NOTHING for code in range(first, last + 1))
-"""Characters that are drawn as nothing."""
+"""Characters that are drawn as nothing, and what stands for one that cannot be read, such as half a surrogate pair."""
 _CONTROLS = "\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f"
 _MARKS = "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _TWINS = str.maketrans(
@@ -54,7 +54,7 @@ _NEAR = rf"!-~\d{_STYLES}{_TWIN}"
 """Beside what invisible characters hide something: not in emoji, and not in scripts that need them."""
 _STYLED = re2.compile("[" + "".join(map(chr, _SHOWN)) + "]")
 _CODE = r"u[0-9A-Fa-f]{4}|u\{[0-9A-Fa-f]{1,6}\}|U[0-9A-Fa-f]{8}|x[0-9A-Fa-f]{2}|[nrt]"
-_REFERENCE = r"#0{0,5}[0-9]{1,7};?|#[xX]0{0,5}[0-9A-Fa-f]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};"
+_REFERENCE = r"#0{0,9}[0-9]{1,7};?|#[xX]0{0,9}[0-9A-Fa-f]{1,6};?|[A-Za-z][A-Za-z0-9]{1,30};"
 _SIGN = re2.compile(
     rf"%[2-7][0-9A-Fa-f]|&(?:{_REFERENCE})|\\(?:{_CODE})|[{_CONTROLS}{_UNSEEN}{_MARKS}]"
     rf"|[0-9A-Za-z][{_JOINS}{_TWIN}]|[{_TWIN}][0-9A-Za-z]"

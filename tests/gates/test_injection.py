@@ -291,6 +291,7 @@ WAYS = {
     "percent": lambda text: "".join(f"%{byte:02X}" for byte in text.encode()),
     "percent, twice": lambda text: quote(quote(text)),
     "entities": lambda text: "".join(f"&#{ord(char)};" for char in text),
+    "entities with zeros": lambda text: "".join(f"&#{ord(char):09};" for char in text),
     "wide entities": lambda text: "".join(f"＆＃{ord(char)}；" for char in text),
     "rot13": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],

@@ -178,6 +178,27 @@ def test_the_key_of_an_argument_is_such_a_name():
     assert kept == value | {"clientSecret": "[SECRET:generic]", "X-Api-Key": "[SECRET:generic]"}
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"name": "DB_PASSWORD", "value": "hK8-vw2_Tz9!"}],
+        [{"Value": "hK8-vw2_Tz9!", "Key": "api_key"}],
+        {"db_password": {"value": "hK8-vw2_Tz9!", "type": "string"}},
+    ],
+)
+def test_a_name_beside_a_value_or_two_keys_up_is_such_a_name(value):
+    """Settings often stand in mappings of a name and a value; they tell what the value is."""
+    assert [edit.text for edit in check(value).edits] == ["[SECRET:generic]"]
+    assert not check({"name": "DB_HOST", "value": "hK8-vw2_Tz9!", "inner": {"name": "password"}}).edits
+
+
+@pytest.mark.parametrize("between", [" == ", " === ", " -> ", "=>", " \u2192 ", ":"])
+def test_signs_between_a_name_and_its_value(between):
+    """A comparison or an arrow tells as much as an equals sign."""
+    text = f'password{between}"hK8-vw2_Tz9!"'
+    assert cut(text, check(text)) == ["hK8-vw2_Tz9!"]
+
+
 def test_a_credential_used_as_a_key_is_found():
     """The name of an argument can be the credential."""
     content = Content({CREDENTIALS["npm"]: 1})

@@ -109,7 +109,8 @@ class InjectionGate(Gate):
         self, name: str, config: InjectionConfig | None = None, signatures: SignatureSet | None = None
     ) -> None:
         super().__init__(name)
-        self._config = config or InjectionConfig(type="injection")
+        config = config or InjectionConfig(type="injection")
+        self._thresholds = {stage: config.at(stage) for stage in Stage}
         self._signatures = signatures or default_signatures()
 
     @classmethod
@@ -134,7 +135,7 @@ class InjectionGate(Gate):
         score = round(sum(weights.values()) + (OBFUSCATION if any(hit.disguised for hit in hits) else 0), 3)
         reason = max(hits, key=lambda hit: hit.finding.score).signature.family
         findings = [hit.finding for hit in hits]
-        block_at, flag_at = self._config.at(event.stage)
+        block_at, flag_at = self._thresholds[event.stage]
         if score >= block_at:
             return Verdict.block(reason, findings=findings, score=score, threshold=block_at)
         if score >= flag_at:
@@ -143,7 +144,7 @@ class InjectionGate(Gate):
 
     def _hits(self, index: int, part: Part, event: Event) -> Iterator[_Hit]:
         seen: set[str] = set()
-        enough = _ENOUGH * self._config.at(event.stage)[0]
+        enough = _ENOUGH * self._thresholds[event.stage][0]
         for view in self._signatures.views(part.text):
             new = self._signatures.scan(view.text, view.name, skip=seen)
             if not new:

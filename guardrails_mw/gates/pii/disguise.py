@@ -22,6 +22,7 @@ _WIDE = "\uff01-\uff5e"
 _DASHES, _STOPS = "\u2010\u2011\u2012\u2013\u2212", "\u00b7\u2022\u2024\u2027\u2219\u22c5\u30fb"
 _JOINS = f"(?<=[0-9A-Z])[\u00a0\u2007\u2009\u202f{_DASHES}{_STOPS}](?=[0-9A-Z])"
 """What keeps a number on one line, and signs drawn like a dash or a full stop between its groups."""
+_DIGIT = re.compile("[0-9]")
 _SPREAD = re2.compile(r"[0-9](?: {1,2}(?:- )?[0-9]){8}")
 _APART = re.compile(rf"\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d)")
 _ALIGNED = re.compile(rf"[{_WIDE}\u3000]+|{_JOINS}|(?:(?![0-9])\d)+")
@@ -55,7 +56,8 @@ def read(text: str) -> Plain | None:
     narrow = narrowed(text)
     if narrow != text:
         plain = Plain(narrow, ((0, 0, True), (len(text), len(text), True)), plain)
-    return (rewritten(narrow, _joined(narrow), plain) if _SPREAD.search(narrow) else None) or plain
+    spread = _DIGIT.search(narrow) and _SPREAD.search(narrow)
+    return (rewritten(narrow, _joined(narrow), plain) if spread else None) or plain
 
 
 def spelled_ssns(text: str) -> list[Match]:

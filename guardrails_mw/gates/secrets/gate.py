@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Event, Part, Stage
+from guardrails_mw.event import Event, Part, Path, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, between_words
 from guardrails_mw.gates.disguise import plainly, undisguised
@@ -24,6 +24,19 @@ __all__ = ["SecretsConfig", "SecretsGate"]
 REASON = "secret"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OPERATORS = {"remove": Operator.REMOVE, "mask": Operator.MASK, "hash": Operator.HASH, "token": Operator.TOKEN}
+
+
+_NAMES, _VALUES = frozenset({"name", "key", "Name", "Key"}), frozenset({"value", "default", "Value", "Default"})
+"""Keys of what settings are often made of: ``{"name": "DB_PASSWORD", "value": ...}``."""
+
+
+def _named(parts: Iterable[Part]) -> set[Path]:
+    """Where mappings stand that name a secret in a value of their own."""
+    return {
+        part.path[:-1]
+        for part in parts
+        if part.path and part.kind == "text" and part.path[-1] in _NAMES and is_secret_name(plainly(part.text))
+    }
 
 
 class SecretsConfig(GateConfig):
@@ -109,8 +122,10 @@ class SecretsGate(Gate):
         """Find and replace. Raises `GateError` when the scan could not be finished."""
         edits: list[Edit] = []
         findings: list[Finding] = []
-        for index, part in event.texts():
-            for secret in self._find(part):
+        texts = list(event.texts())
+        named = _named(part for _, part in texts)
+        for index, part in texts:
+            for secret in self._find(part, told=part.path[:-1] in named):
                 findings.append(Finding(f"secret.{secret.kind}", secret.start, secret.end, 1.0, index))
                 edits.append(self._edit(secret, part.text, index))
         if not findings:
@@ -122,9 +137,12 @@ class SecretsGate(Gate):
         action = Action.ASK if self._config.action == "ask" else Action.BLOCK
         return Verdict(action, REASON, tuple(edits), tuple(findings))
 
-    def _find(self, part: Part) -> Iterator[Secret]:
+    def _find(self, part: Part, *, told: bool) -> Iterator[Secret]:
+        """The secrets of a part; `told`: what stands beside it, or two keys up, may say what a value is."""
         found = self._rules.find(part.text)
-        if not found and part.kind == "text" and is_secret_name(plainly(part.context)):
+        names = [part.context, *(part.path[-2:-1] if part.context in _VALUES else ())]
+        named = (told and part.context in _VALUES) or any(is_secret_name(plainly(str(name))) for name in names)
+        if not found and part.kind == "text" and named:
             value = part.text.strip()
             if is_secret_value(value):
                 start = part.text.index(value)

@@ -12,6 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
+import re2
+
 __all__ = ["is_assigned", "is_issued", "is_random", "is_secret_name", "is_secret_value", "stands_for_another"]
 
 _KEYS = (
@@ -34,14 +36,14 @@ _HARMLESS_NAME = re.compile(  # what is said about a secret, and tokens that ope
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[\s.-]+")
 _LAST_NAME = re.compile(r"[\w.:-]+$", re.ASCII)
-_PLACEHOLDER = re.compile(
-    r"(?-i:^[$%@#][A-Z_][A-Z0-9_]*[$%@#]?$|^\$[a-z]+(?:[A-Z_][a-z]+)*\d?$|^@[a-z0-9-]+\.[a-z0-9.-]+(?:[:/]|$))"
-    r"|\$[{(]|\{\{|\{\w*\}|%\(|^%env\(|^__\w+__$|%7[Bb]|<[\w |.-]+>|\*{3}|\.{3}|…|•|x{4}|example"
+_PLACEHOLDER = re2.compile(  # in RE2: Python tries thirty beginnings at every character
+    r"(?i)(?-i:^[$%@#][A-Z_][A-Z0-9_]*[$%@#]?$|^\$[a-z]+(?:[A-Z_][a-z]+)*\d?$|^@[a-z0-9-]+\.[a-z0-9.-]+(?:[:/]|$))"
+    r"|\$[{(]|\{\{|\{[\w\x{80}-\x{10ffff}]*\}|%\(|^%env\(|^__[\w\x{80}-\x{10ffff}]+__$|%7b"
+    r"|<[\w\x{80}-\x{10ffff} |.-]+>|\*{3}|\.{3}|…|•|x{4}|example"
     r"|placeholder|your|change.?(?:me|this|it\b)|replace.?(?:me|this|with)|insert.?(?:your|key|token|here)|redacted"
     r"|(?:^|[-_.])(?:test|demo|fake|mock|sample|dummy|sandbox|not.?a.?real)(?:[-_.]|$)|dummy|\[secret|environ|getenv"
     r"|process\.env|secrets\.|config\.|settings\.|vault:|^ref\+|^op:|^arn:|^enc\(|/run/|self\.|null|none|undefined"
-    r"|^(?:~|\.{1,2})/|^\?|\||^\w\.\w{1,12}(?:[:=?,&]|$)",
-    re.IGNORECASE,
+    r"|^(?:~|\.{1,2})/|^\?|\||^\w\.\w{1,12}(?:[:=?,&]|$)"
 )
 _IDENTIFIER = re.compile(r"[a-z]+(?:_[a-z]+)+_?\d{0,3}|[A-Z]+(?:_[A-Z]+)+_?\d{0,3}|\W?[a-z]+\W?")
 _CODE = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*)*", re.ASCII)
