@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "ToolCall",
     "Where",
+    "is_name",
 ]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -186,6 +187,18 @@ _READABLE_BLOCKS = frozenset(
     }
 )  # fmt: skip
 _TECHNICAL = frozenset({"type", "id", "index", "signature", "encrypted_content", "mime_type", "status"})
+_NAME = re.compile(r"(?![0-9.:_/+-]{9,}$)[A-Za-z0-9_.:/+-]{1,128}", re.ASCII)
+_SEALED = re.compile(r"[A-Za-z0-9+/=_-]{100,}", re.ASCII)
+_KEY = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is a name or an id as programs make them. Digits alone are none: they may be an account.
+
+    >>> is_name("run-4f.2"), is_name("Ann Jones"), is_name("4111-1111-1111-1111")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(text) is not None
 
 
 def _encodable(text: str) -> str:
@@ -244,11 +257,11 @@ class Content:
 def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
     if isinstance(value, str):
         yield Part(_encodable(value), path)
-    elif value is None or isinstance(value, bool | float):
+    elif value is None or isinstance(value, bool):
         return
-    elif isinstance(value, int):
+    elif isinstance(value, int | float):
         if abs(value) >= _MIN_NUMBER:
-            yield Part(str(value), path, "number")
+            yield Part(_digits(value), path, "number")
     elif len(path) >= _MAX_DEPTH:
         yield Part("", path, "too_deep")
     elif isinstance(value, Mapping):
@@ -260,6 +273,11 @@ def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
         yield Part("", path, "object")
 
 
+def _digits(value: float) -> str:
+    """A number as people read it: whole numbers without a point, whatever their type."""
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
+
+
 def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> Iterator[Part]:
     kind = str(value.get("type"))  # whoever wrote the block may have put anything there
     if block:
@@ -269,11 +287,20 @@ def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> It
             yield Part("", path, "unknown")
     for key, item in value.items():
         name = str(key)
-        if block and (name in _TECHNICAL or kind in _OPAQUE_BLOCKS):
+        if block and (kind in _OPAQUE_BLOCKS or (name in _TECHNICAL and _is_technical(name, item))):
             continue
-        if not block:
+        if not (block and _KEY.fullmatch(name)):
             yield Part(_encodable(name), (*path, name), "key")
         yield from _walk(item, (*path, name), False)
+
+
+def _is_technical(name: str, value: object) -> bool:
+    """Whether a technical field of a block holds what it is for: a tool may have put anything there."""
+    if not isinstance(value, str):
+        return value is None or (isinstance(value, int) and abs(value) < _MIN_NUMBER)
+    if name == "type":
+        return value in _READABLE_BLOCKS
+    return is_name(value) or (name in ("signature", "encrypted_content") and _SEALED.fullmatch(value) is not None)
 
 
 def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:

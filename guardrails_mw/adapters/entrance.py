@@ -20,7 +20,7 @@ from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import last_answer, message_events, with_content
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, Origin, Stage
+from guardrails_mw.event import Content, Event, Origin, Stage, is_name
 from guardrails_mw.seam import GRAPH
 from guardrails_mw.verdict import Decision
 
@@ -103,7 +103,7 @@ class Entrance:
 
     async def _data(self, key: str, value: object) -> object:
         """A value that is no message; a text that is blocked leaves a placeholder, anything else has none."""
-        if value is None or isinstance(value, bool | float):
+        if value is None or isinstance(value, bool):
             return value
         content = plain(value)
         event = self.here.event(Stage.INPUT, Origin.USER, Content(content), "input", "state", key, digest(content))
@@ -165,12 +165,11 @@ class Entrance:
 
 
 _PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 
 
 def _named(message: BaseMessage) -> BaseMessage:
     """The message under a name that stays its own, and that is no text: names are kept where no gate looks."""
-    if message.id and _NAME.fullmatch(message.id):
+    if message.id and is_name(message.id):
         return message
     return message.model_copy(update={"id": f"gm-{digest(message.id)}" if message.id else str(uuid4())})
 

@@ -11,9 +11,9 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import metadata, unscored, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
-from guardrails_mw.event import Blocks
+from guardrails_mw.event import Blocks, is_name
 
 __all__ = ["in_form_of", "plain"]
 

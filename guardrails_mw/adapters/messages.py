@@ -20,10 +20,10 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import is_name, metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import metadata, unscored, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
+from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall, is_name
 from guardrails_mw.verdict import Decision, Remedy
 
 __all__ = [

@@ -8,29 +8,22 @@ from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
 
-__all__ = ["folded", "is_name", "metadata", "unfolded", "unscored", "with_metadata"]
+from guardrails_mw.event import is_name
+
+__all__ = ["folded", "metadata", "unfolded", "unscored", "with_metadata"]
 
 M = TypeVar("M", bound=BaseMessage)
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
 _TECHNICAL = frozenset(
     {
-        "created", "created_at", "done", "done_reason", "finish_reason", "id", "model", "model_id", "model_name",
-        "model_provider", "object", "prompt_feedback", "safety_ratings", "service_tier", "status", "stop_reason",
-        "stop_sequence", "system_fingerprint", "token_usage", "usage", "usage_metadata",
+        "created", "created_at", "done", "done_reason", "eval_duration", "finish_reason", "id", "load_duration", "model",
+        "model_id", "model_name", "model_provider", "object", "prompt_eval_duration", "prompt_feedback",
+        "safety_ratings", "service_tier", "status", "stop_reason", "stop_sequence", "system_fingerprint", "token_usage",
+        "total_duration", "usage", "usage_metadata",
     }
 )  # fmt: skip
 _SCORES = "logprobs"
-
-
-def is_name(text: str) -> bool:
-    """Whether a text is a name or an id as programs make them.
-
-    >>> is_name("run-4f.2"), is_name("Ann Jones")
-    (True, False)
-    """
-    return _NAME.fullmatch(text) is not None
 
 
 def metadata(message: BaseMessage) -> dict[str, object]:
@@ -45,7 +38,7 @@ def metadata(message: BaseMessage) -> dict[str, object]:
     return {
         key: value
         for key, value in message.response_metadata.items()
-        if not (not value or isinstance(value, bool | int | float))
+        if not ((not value or _is_slight(value)) and is_name(key))
         and key not in ("guardrails", _SCORES)
         and not (key in _TECHNICAL and _is_technical(value))
     }
@@ -58,6 +51,11 @@ def with_metadata(message: M, new: Mapping[str, object]) -> M:
         return message
     rest = {key: value for key, value in message.response_metadata.items() if key not in free}
     return unscored(message.model_copy(update={"response_metadata": {**rest, **new}}))
+
+
+def _is_slight(value: object) -> bool:
+    """Whether a value is too short to tell of anybody: yes or no, or a small number."""
+    return isinstance(value, int | float) and abs(value) < 100_000
 
 
 def _is_technical(value: object) -> bool:

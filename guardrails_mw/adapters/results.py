@@ -25,10 +25,10 @@ from guardrails_mw.adapters.messages import (
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.metadata import is_name, metadata, with_metadata
+from guardrails_mw.adapters.metadata import metadata, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall, is_name
 from guardrails_mw.seam import Seam
 from guardrails_mw.verdict import Decision, Remedy
 from guardrails_mw.wait import Either
@@ -163,7 +163,7 @@ class Ran:
             if isinstance(value, list | tuple) and any(_holds_messages(item) for item in value):
                 items = [await self._state(item, (*path, str(index))) for index, item in enumerate(value)]
                 return items if isinstance(value, list) else tuple(items)
-        if value is None or isinstance(value, bool | float):
+        if value is None or isinstance(value, bool):
             return value
         content = plain(value)
         decision = await self._decided(content, "state", *path, digest(content))

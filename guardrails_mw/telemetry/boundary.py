@@ -97,11 +97,12 @@ class Boundary:
         """An attribute's value as it may leave."""
         if isinstance(value, str):
             return self._string(value)
-        if isinstance(value, bool | float):
+        if isinstance(value, bool):
             return value
-        if isinstance(value, int):
+        if isinstance(value, int | float):
             clean = value if abs(value) < 100_000 else self._by[0].value(value)  # shorter ones identify nobody
-            return clean if isinstance(clean, int) and -_INT64 <= clean < _INT64 else self.text(str(clean))
+            fits = isinstance(clean, float) or (isinstance(clean, int) and -_INT64 <= clean < _INT64)
+            return clean if fits else self.text(str(clean))  # type: ignore[return-value]
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
             return [str(self.attribute(item)) if isinstance(item, str) else self.attribute(item) for item in value]
         return self.value(value)[0] if isinstance(value, Mapping) else WITHHELD

@@ -1,0 +1,85 @@
+"""What was replaced is nowhere beside a tool's text either: no number, key, id, type, field or mark keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from chat import ScriptedModel, in_turn, make_guard, thread, wants
+from langchain.agents import AgentState, create_agent
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import InjectedToolCallId, tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from surfaces import Tracer, on_record
+
+from guardrails_mw.testing.leaving import bytes_of
+from guardrails_mw.testing.running import checkpoint_bytes
+
+MAIL, CARD = "ann.jones@example.org", 4111111111111111
+POLICY = """
+gates: {pii: {type: pii, entities: [EMAIL_ADDRESS, CREDIT_CARD]}}
+record: {redact: [pii]}
+stages: {tool_result: [pii]}
+"""
+
+
+class Notes(AgentState, total=False):
+    """An agent's state with a field of its own."""
+
+    notes: object
+
+
+def _said(id_: str, content: object = "fine", **more: object) -> ToolMessage:
+    return ToolMessage(content, tool_call_id=id_, **more)
+
+
+def _noted(id_: str, notes: object) -> Command:
+    return Command(update={"messages": [_said(id_)], "notes": notes})
+
+
+def _block(id_: str, **more: object) -> ToolMessage:
+    return _said(id_, [{"type": "text", "text": "fine", **more}])
+
+
+GIVE: dict[str, Callable[[str], object]] = {
+    "a whole number with a point": lambda id_: _said(id_, artifact={"card": float(CARD)}),
+    "a number in the state": lambda id_: _noted(id_, float(CARD)),
+    "a number in metadata": lambda id_: _said(id_, response_metadata={"card": CARD}),
+    "a key in metadata": lambda id_: _said(id_, response_metadata={MAIL: True}),
+    "a block's id": lambda id_: _block(id_, id=MAIL),
+    "a block's index": lambda id_: _block(id_, index=CARD),
+    "a block's status": lambda id_: _block(id_, status=MAIL),
+    "a block's signature": lambda id_: _block(id_, signature=MAIL),
+    "a block's own key": lambda id_: _block(id_, **{MAIL: 1}),
+    "a block's type": lambda id_: _block(id_, type=MAIL),
+    "digits as a name": lambda id_: _said(id_, name=str(CARD)),
+    "digits as an id": lambda id_: _said(id_, id=str(CARD)),
+}
+
+
+@pytest.mark.parametrize("form", GIVE)
+def test_no_field_of_a_result_keeps_what_was_replaced(form: str, tmp_path: Path) -> None:
+    """Whatever field or type a tool puts a value in: what comes out, checkpoints, tracers and records lack it."""
+
+    @tool
+    def look(q: str, call_id: Annotated[str, InjectedToolCallId]) -> object:
+        """Look something up."""
+        return GIVE[form](call_id)
+
+    saver, tracer = InMemorySaver(), Tracer()
+    with make_guard(tmp_path, POLICY) as guard:
+        model = ScriptedModel(script=in_turn(wants("look", q="x"), "Done."))
+        inside = [guard.middleware()]
+        agent = create_agent(model, [look], middleware=inside, checkpointer=saver, state_schema=Notes)
+        state = agent.invoke({"messages": "go"}, {**thread(), "callbacks": [tracer]})
+        left = {
+            "state": bytes_of(state),
+            "checkpoints": checkpoint_bytes(saver),
+            "tracer": bytes_of(tracer.heard),
+            "records": on_record(guard, tmp_path).encode(),
+        }
+    assert state["messages"][-1].text == "Done."
+    assert [name for name, data in left.items() if MAIL.encode() in data or str(CARD).encode() in data] == []
