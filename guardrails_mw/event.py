@@ -30,6 +30,7 @@ __all__ = [
     "ToolCall",
     "Where",
     "is_name",
+    "is_sealed",
 ]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -192,6 +193,11 @@ _SEALED = re.compile(r"[A-Za-z0-9+/=_-]{100,}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
 
 
+def is_sealed(text: str) -> bool:
+    """Whether a text is a long run of base64, as signatures and encrypted contents are: no words for a reader."""
+    return _SEALED.fullmatch(text) is not None
+
+
 def is_name(text: str) -> bool:
     """Whether a text is a name or an id as programs make them. Digits alone are none: they may be an account.
 
@@ -300,7 +306,7 @@ def _is_technical(name: str, value: object) -> bool:
         return value is None or (isinstance(value, int) and abs(value) < _MIN_NUMBER)
     if name == "type":
         return value in _READABLE_BLOCKS
-    return is_name(value) or (name in ("signature", "encrypted_content") and _SEALED.fullmatch(value) is not None)
+    return is_name(value) or (name in ("signature", "encrypted_content") and is_sealed(value))
 
 
 def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:

@@ -210,14 +210,17 @@ class Exchange:
             asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
             used = outcome(answers, asked, seconds, told=result.llm_output)
             await self.enforcer.engine.settling(permit, used)
-        generations: list[ChatGeneration] = []
+        generations, told = list[ChatGeneration](), result.llm_output
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
-            message, block = await self.answer(folded(generation.message, info), f"{attempt}.{index}")
+            message = folded(folded(generation.message, info), None if index else told)  # as LangChain does in the end
+            message, block = await self.answer(message, f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=unfolded(message, info)))
-        return result.model_copy(update={"generations": generations}), None
+        if generations:
+            told = unfolded(generations[0].message, told)
+        return ChatResult(generations=generations, llm_output=told), None
 
     async def failing(self, error: Exception) -> Exception:
         """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""

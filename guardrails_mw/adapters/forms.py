@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar, cast
 
@@ -11,12 +11,13 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.metadata import metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import metadata, telling, unscored, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import Blocks, is_name
 
 __all__ = ["in_form_of", "plain"]
 
+M = TypeVar("M", bound=BaseModel)
 O = TypeVar("O")  # noqa: E741 - in and out
 
 
@@ -32,7 +33,7 @@ def plain(value: object, *, beside: bool = True) -> object:
     if isinstance(value, PromptValue):
         return [plain(message, beside=beside) for message in value.to_messages()]
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        value = _fields(value)
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -53,7 +54,8 @@ def in_form_of(original: O, new: object) -> O:
         assert isinstance(new, list)
         result = ChatPromptValue(messages=[in_form_of(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
     elif isinstance(original, BaseModel):
-        result = type(original).model_validate(new)
+        assert isinstance(new, Mapping)
+        result = _remade(original, list(new.values()))
     elif isinstance(original, Mapping) and isinstance(new, Mapping):
         pairs = zip(new.items(), original.values(), strict=True)
         result = {key: in_form_of(old, value) for (key, value), old in pairs}
@@ -67,15 +69,26 @@ def in_form_of(original: O, new: object) -> O:
     return result  # type: ignore[return-value]
 
 
-def _readable(kwargs: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in kwargs.items() if not ("signature" in key or "encrypted" in key)}
+def _fields(model: BaseModel) -> dict[str, object]:
+    """All fields of a model, also those that it would not dump."""
+    own = {name: getattr(model, name) for name in type(model).model_fields}
+    return {**own, **(model.__pydantic_extra__ or {})}
+
+
+def _remade(model: M, values: Sequence[object]) -> M:
+    """A copy of a model with these values in its fields; nothing that was worked out of the old ones stays."""
+    new = {name: in_form_of(old, value) for (name, old), value in zip(_fields(model).items(), values, strict=True)}
+    copy = model.model_copy(update=new)
+    for name in copy.__dict__.keys() - new.keys():
+        del copy.__dict__[name]
+    return copy
 
 
 def _beside(message: BaseMessage) -> dict[str, object]:
     """What a message says besides its content. Signatures are no text."""
     found: dict[str, object] = {
         "name": message.name if message.name and not is_name(message.name) else None,
-        "additional_kwargs": _readable(message.additional_kwargs),
+        "additional_kwargs": telling(message.additional_kwargs),
         "response_metadata": metadata(message),
         "artifact": plain(getattr(message, "artifact", None)),
     }
@@ -96,7 +109,7 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
     if "artifact" in new:
         update["artifact"] = in_form_of(getattr(message, "artifact", None), new["artifact"])
     if "additional_kwargs" in new:
-        read = _readable(message.additional_kwargs)
+        read = telling(message.additional_kwargs)
         rest = {key: value for key, value in message.additional_kwargs.items() if key not in read}
         update["additional_kwargs"] = {**rest, **new["additional_kwargs"]}
     told = with_metadata(message, new.get("response_metadata", {})).model_copy(update=update)

@@ -18,9 +18,9 @@ from langchain_core.messages import (
 )
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.forms import plain
+from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import metadata, unscored, with_metadata
+from guardrails_mw.adapters.metadata import metadata, telling, unscored, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall, is_name
@@ -137,7 +137,7 @@ def output_event(message: BaseMessage, here: Here, key: str) -> Event:
     content, beside = said(message), _told(message)
     if beside:
         text = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
+        content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": plain(beside)}]
     return here.event(Stage.OUTPUT, Origin.MODEL, Content(content, blocks=True), "output", key)
 
 
@@ -151,7 +151,7 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     beside = _told(message)
     if not beside or not isinstance(content, list):
         return unscored(with_content(message, with_said(message, content)))
-    new, text = content[-1]["beside"], content[:-1]
+    new, text = cast("dict[str, dict[str, object]]", in_form_of(beside, content[-1]["beside"])), content[:-1]
     update: dict[str, object] = {name: new[name] for name in ("invalid_tool_calls", "name") if name in new}
     for name in ("additional_kwargs", "response_metadata"):
         if name in new:
@@ -174,11 +174,7 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
 
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
     """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
-    kept = {
-        key: value
-        for key, value in message.additional_kwargs.items()
-        if isinstance(value, str | list | dict) and value and not ("signature" in key or "encrypted" in key)
-    }
+    kept = telling(message.additional_kwargs)
     found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
     if isinstance(message, AIMessage) and message.invalid_tool_calls:
         found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]

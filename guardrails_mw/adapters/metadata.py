@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from langchain_core.messages import BaseMessage
 
-from guardrails_mw.event import is_name
+from guardrails_mw.event import is_name, is_sealed
 
-__all__ = ["folded", "metadata", "unfolded", "unscored", "with_metadata"]
+__all__ = ["folded", "metadata", "telling", "unfolded", "unscored", "with_metadata"]
 
 M = TypeVar("M", bound=BaseMessage)
 
@@ -38,7 +38,7 @@ def metadata(message: BaseMessage) -> dict[str, object]:
     return {
         key: value
         for key, value in message.response_metadata.items()
-        if not ((not value or _is_slight(value)) and is_name(key))
+        if not _is_slight(key, value)
         and key not in ("guardrails", _SCORES)
         and not (key in _TECHNICAL and _is_technical(value))
     }
@@ -53,9 +53,26 @@ def with_metadata(message: M, new: Mapping[str, object]) -> M:
     return unscored(message.model_copy(update={"response_metadata": {**rest, **new}}))
 
 
-def _is_slight(value: object) -> bool:
-    """Whether a value is too short to tell of anybody: yes or no, or a small number."""
-    return isinstance(value, int | float) and abs(value) < 100_000
+def telling(kwargs: Mapping[str, object]) -> dict[str, object]:
+    """What additional keys of a message may say: all of them but signatures, which are not text.
+
+    >>> telling({"refusal": None, "reasoning_content": "Let me see", "thought_signature": "Q2Fu" * 40})
+    {'reasoning_content': 'Let me see'}
+    """
+    return {key: value for key, value in kwargs.items() if not (_is_slight(key, value) or _is_signature(key, value))}
+
+
+def _is_slight(key: str, value: object) -> bool:
+    """Whether this is too little to tell of anybody: nothing, yes or no, or a small number, under a name."""
+    return is_name(key) and (not value or (isinstance(value, int | float) and abs(value) < 100_000))
+
+
+def _is_signature(key: str, value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(is_name(str(name)) and _is_signature(key, item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_signature(key, item) for item in value)
+    return ("signature" in key or "encrypted" in key) and isinstance(value, str) and is_sealed(value)
 
 
 def _is_technical(value: object) -> bool:
