@@ -28,7 +28,6 @@ from guardrails_mw.verdict import Decision, Remedy
 
 __all__ = [
     "beside_event",
-    "beside_result",
     "beside_said",
     "call_event",
     "calls_only",
@@ -86,13 +85,6 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
     if isinstance(message, ToolMessage) and message.status == "error":
         call = replace(call, failed=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
-
-
-def beside_result(message: ToolMessage) -> dict[str, object]:
-    """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
-    beside = {key: value for key, value in message.additional_kwargs.items() if key != "guardrails"}
-    found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
-    return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
 def beside_event(message: ToolMessage, beside: Mapping[str, object], call_id: str, here: Here) -> Event:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 
 from guardrails_mw.event import is_name, is_sealed
 
@@ -14,13 +14,13 @@ __all__ = ["folded", "metadata", "telling", "unfolded", "unscored", "with_metada
 
 M = TypeVar("M", bound=BaseMessage)
 
-_WORD = re.compile(r"[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
+_WORD = re.compile(r"(?![0-9_.:/ -]{9,}$)[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
 _TECHNICAL = frozenset(
     {
-        "created", "created_at", "done", "done_reason", "eval_duration", "finish_reason", "id", "load_duration", "model",
-        "model_id", "model_name", "model_provider", "object", "prompt_eval_duration", "prompt_feedback",
-        "safety_ratings", "service_tier", "status", "stop_reason", "stop_sequence", "system_fingerprint", "token_usage",
-        "total_duration", "usage", "usage_metadata",
+        "created", "created_at", "done", "done_reason", "eval_duration", "finish_reason", "id", "load_duration",
+        "model", "model_id", "model_name", "model_provider", "object", "prompt_eval_duration", "prompt_feedback",
+        "safety_ratings", "service_tier", "status", "stop_reason", "stop_sequence", "system_fingerprint",
+        "token_usage", "total_duration", "usage", "usage_metadata",
     }
 )  # fmt: skip
 _SCORES = "logprobs"
@@ -39,7 +39,8 @@ def metadata(message: BaseMessage) -> dict[str, object]:
         key: value
         for key, value in message.response_metadata.items()
         if not _is_slight(key, value)
-        and key not in ("guardrails", _SCORES)
+        and key != "guardrails"
+        and not (key == _SCORES and isinstance(message, AIMessage))
         and not (key in _TECHNICAL and _is_technical(value))
     }
 

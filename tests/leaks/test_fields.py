@@ -9,7 +9,7 @@ from typing import Annotated
 import pytest
 from chat import ScriptedModel, in_turn, make_guard, thread, wants
 from langchain.agents import AgentState, create_agent
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -40,6 +40,10 @@ def _noted(id_: str, notes: object) -> Command:
     return Command(update={"messages": [_said(id_)], "notes": notes})
 
 
+def _wrote(id_: str, *messages: BaseMessage) -> Command:
+    return Command(update={"messages": [_said(id_), *messages]})
+
+
 def _block(id_: str, **more: object) -> ToolMessage:
     return _said(id_, [{"type": "text", "text": "fine", **more}])
 
@@ -57,6 +61,25 @@ GIVE: dict[str, Callable[[str], object]] = {
     "a block's type": lambda id_: _block(id_, type=MAIL),
     "digits as a name": lambda id_: _said(id_, name=str(CARD)),
     "digits as an id": lambda id_: _said(id_, id=str(CARD)),
+    "digits as a provider's id": lambda id_: _said(id_, response_metadata={"id": str(CARD)}),
+    "scores of tokens": lambda id_: _said(id_, response_metadata={"logprobs": [{"token": MAIL}]}),
+    "a field of its own": lambda id_: _said(id_, note=MAIL),
+    "the id of another call": lambda _: _said(MAIL),
+    "a mark as ours": lambda id_: _said(id_, additional_kwargs={"guardrails": {"reason": MAIL}}),
+    "a key of a value in the state": lambda id_: _noted(id_, {"found": {MAIL: 1}}),
+    "a key of the state": lambda id_: Command(update={"messages": [_said(id_)], MAIL: 1}),
+    "where to go": lambda id_: Command(update={"messages": [_said(id_)]}, goto=MAIL),
+    "what to resume with": lambda id_: Command(update={"messages": [_said(id_)]}, resume={"to": MAIL}),
+    "the name and id of a call that it wrote": lambda id_: _wrote(
+        id_,
+        AIMessage("", tool_calls=[{"name": MAIL, "args": {}, "id": MAIL}]),
+        ToolMessage("fine", tool_call_id=MAIL),
+    ),
+    "a broken call that it wrote": lambda id_: _wrote(
+        id_, AIMessage("", invalid_tool_calls=[{"name": "look", "args": MAIL, "id": "c8", "error": MAIL}])
+    ),
+    "a role that it made up": lambda id_: _wrote(id_, ChatMessage("fine", role=MAIL)),
+    "a field of a message that it wrote": lambda id_: _wrote(id_, HumanMessage("fine", note=MAIL)),
 }
 
 
@@ -83,3 +106,29 @@ def test_no_field_of_a_result_keeps_what_was_replaced(form: str, tmp_path: Path)
         }
     assert state["messages"][-1].text == "Done."
     assert [name for name, data in left.items() if MAIL.encode() in data or str(CARD).encode() in data] == []
+
+
+def test_what_a_tool_wrote_still_fits_together(tmp_path: Path) -> None:
+    """A call that a tool wrote and its result go by one id still, and an artifact that compares oddly is kept."""
+
+    class Table(list[object]):
+        """Compares like a table, item by item."""
+
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("the truth of a table is ambiguous")
+
+        __hash__ = None
+
+    @tool
+    def look(q: str, call_id: Annotated[str, InjectedToolCallId]) -> object:
+        """Look something up."""
+        wrote = AIMessage("", tool_calls=[{"name": "look", "args": {"to": MAIL}, "id": MAIL}])
+        return _wrote(call_id, wrote, ToolMessage("fine", tool_call_id=MAIL, artifact=Table([1])))
+
+    with make_guard(tmp_path, POLICY) as guard:
+        model = ScriptedModel(script=in_turn(wants("look", q="x"), "Done."))
+        agent = create_agent(model, [look], middleware=[guard.middleware()])
+        wrote, result = agent.invoke({"messages": "go"})["messages"][3:5]
+    assert wrote.tool_calls[0]["args"] == {"to": "[EMAIL_ADDRESS]"}
+    assert wrote.tool_calls[0]["id"] == result.tool_call_id
+    assert list(result.artifact) == [1]
