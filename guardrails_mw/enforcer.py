@@ -29,7 +29,7 @@ from guardrails_mw.approvals import (
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
-from guardrails_mw.redaction import Redactor
+from guardrails_mw.redaction import Redactor, unread
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
@@ -309,7 +309,7 @@ class Enforcer:
         return Approval(
             id=id_,
             action=_action(event),
-            args=json.loads(json.dumps(self._redactor.value(decision.would.value), default=str)),
+            args=json.loads(json.dumps(self._redactor.value(decision.would.value), default=unread)),
             reasons=decision.asks,
             digest=call_digest(_action(event), decision.would.value),
             opened=now,
