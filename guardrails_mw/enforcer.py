@@ -203,18 +203,23 @@ class Enforcer:
             reason = f"approval.{approval.state}"
             note = f"blocked: {reason}. {approval.feedback}" if approval.feedback else ""
             return await self.blocked(decision, "approval", reason, note)
-        if approval.digest != call_digest(_action(decision.event), decision.would.value):
+        action, given = _action(decision.event), approval.new_args
+        if approval.digest != call_digest(action, decision.would.value):
             return await self.blocked(decision, "approval", "approval.other_call")
-        if approval.new_args is not None:
+        if given is not None and approval.digest != call_digest(action, given):
             return await self._with_new_args(approval, decision, seam)
         return replace(decision, action=Action.ALLOW, approval=approval.id)
 
     async def _with_new_args(self, approval: Approval, decision: Decision, seam: Seam) -> Decision:
-        """A call that the reviewer changed is a new event: every gate sees it."""
+        """A call that the reviewer changed is a new event: every gate sees it.
+
+        What was asked was not approved. Where nothing else can be put in its place, as under a callback, in a message
+        or at a step of a graph, it is blocked.
+        """
         event, call = decision.event, decision.event.tool
-        assert approval.new_args is not None
-        if call is not None:
-            event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
+        if call is None or event.stage is not Stage.TOOL_CALL or not seam.can(event.stage, Power.EDIT):
+            return await self.blocked(decision, "seam", "unenforceable")
+        event = replace(event, call=replace(call, args=cast("Mapping[str, Json]", approval.new_args)))
         fresh = await self.engine.deciding(replace(event, content=Content(approval.new_args)), seam)
         if fresh.blocked:
             # gates behind the one that blocked were not asked again

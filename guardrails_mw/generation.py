@@ -23,6 +23,7 @@ from guardrails_mw.engine import Engine
 from guardrails_mw.errors import GuardrailsError, PolicyError
 from guardrails_mw.gate import Gate
 from guardrails_mw.latch import Latch
+from guardrails_mw.permits import Permits
 from guardrails_mw.policy import Policy
 from guardrails_mw.recorder import LedgerRecorder
 from guardrails_mw.redaction import Redactor
@@ -115,6 +116,7 @@ class Seat:
         generation: the one that is in office. Assigning it is the whole of a change.
         tool_seam: names of the tools that tool nodes of this guard run, where their calls are decided.
         latch: the runs that a raised block has ended.
+        permits: calls that were decided where they were proposed.
     """
 
     generation: Generation
@@ -122,6 +124,7 @@ class Seat:
     def __init__(self) -> None:
         self.tool_seam: set[str] = set()
         self.latch = Latch()
+        self.permits = Permits()
         self._settling: dict[str, Engine] = {}
         self._claimed: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()

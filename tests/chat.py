@@ -236,6 +236,11 @@ def codeword(event: Event) -> Verdict:
     return Verdict.block("codeword") if "swordfish" in event.content.text else Verdict.allow()
 
 
+def odd(event: Event) -> Verdict:
+    """Asks a person about what holds the word odd."""
+    return Verdict.ask("odd") if "odd" in event.content.text else Verdict.allow()
+
+
 async def later(event: Event) -> Verdict:
     """Allows everything, once it is awaited."""
     return Verdict.allow()

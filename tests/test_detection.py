@@ -15,6 +15,7 @@ ROWS = [
     {"text": ATTACK, "label": 1, "kind": "direct", "source": "a", "stage": "input"},
     {"text": "Which trains go to Leipzig?", "label": 0, "kind": "benign", "source": "a", "stage": "input"},
 ]
+STEP = {"tool": "look", "args": {"at": "a"}, "result": "nothing new", "ok": True}
 REWRITES = """
 EVASIONS = {"upper": None, "gone": None}
 
@@ -58,7 +59,13 @@ def test_one_command_prints_a_table_for_every_file_and_writes_it_into_pages(
                 {"text": "version 1.2", "spans": []},
             ],
         ),
-        Path(detection.__file__).with_name("loops.jsonl"),
+        written(
+            tmp_path / "loops.jsonl",
+            [
+                {"id": "a", "label": "loop", "pattern": "same", "loop_from": 1, "steps": [STEP] * 8},
+                {"id": "b", "label": "clean", "pattern": "one", "steps": [STEP]},
+            ],
+        ),
     ]
     rewrites = tmp_path / "rewrites.py"
     rewrites.write_text(REWRITES)
@@ -76,7 +83,7 @@ def test_one_command_prints_a_table_for_every_file_and_writes_it_into_pages(
         "| **mean of the 2** | **50.0 %** |",
         "| found whole: all 1 kinds | 1 | 100.0 %",
         "| EMAIL_ADDRESS | 1 | 100.0 %",
-        "| loops.jsonl | 46 of 46",
+        "| loops.jsonl | 1 of 1 (21% to 100%) | 0 of 1 |",
     ):
         assert line in printed
     text = page.read_text()

@@ -8,12 +8,10 @@ raises; because retries and fallbacks swallow what is raised, a run that was blo
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NoReturn
 from uuid import UUID
 
@@ -24,8 +22,9 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
 from guardrails_mw.adapters.cargo import cargo
+from guardrails_mw.adapters.exchange import mark_of
 from guardrails_mw.adapters.forms import plain
-from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Calling, Here, Runs, block_error, digest, pause
+from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, block_error, digest, pause
 from guardrails_mw.adapters.messages import (
     beside_event,
     call_event,
@@ -37,6 +36,7 @@ from guardrails_mw.adapters.messages import (
     result_event,
     silent,
 )
+from guardrails_mw.adapters.underway import Open, Underway
 from guardrails_mw.adapters.usage import length, offered, outcome, size
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Actor, Content, Event, Json, ModelCall, Origin, Stage, ToolCall
@@ -46,32 +46,6 @@ from guardrails_mw.verdict import Decision, Outcome
 from guardrails_mw.wait import drive
 
 __all__ = ["GuardrailsHandler"]
-
-_MAX_OPEN = 10_000
-
-
-@dataclass(slots=True)
-class _Open:
-    """A host run that is under way."""
-
-    root: UUID
-    enforcer: Enforcer | None = None
-    decision: Decision | None = None
-    call: ToolCall | None = None
-    here: Here | None = None
-    resuming: bool | None = None
-    guarded: bool = False
-    streaming: bool = False
-    structured: bool = False  # the model was asked for an answer in a schema, which it gives as a call
-    calling: Calling | None = None
-    turn: int = 0  # calls of this run that had the same id before: models number anew, and some number none
-    began: float = field(default_factory=time.perf_counter)
-    name: str = ""  # tells a model call from all others: callers may give several runs one id
-
-    @property
-    def asked(self) -> int:
-        """Tokens that went into the model, as estimated before it was called."""
-        return getattr(self.decision.event.call, "input_tokens", 0) if self.decision else 0
 
 
 class GuardrailsHandler(BaseCallbackHandler):
@@ -89,42 +63,43 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def __init__(self, seat: Seat, runs: Runs, actor: Actor | None = None, seam: Seam = CALLBACKS) -> None:
         self._seat, self._runs, self._actor, self._seam = seat, runs, actor, seam
-        self._open: OrderedDict[UUID, _Open] = OrderedDict()
-        self._tripped: OrderedDict[UUID, tuple[str, str, str, str]] = OrderedDict()
-        self._turns: OrderedDict[tuple[UUID, str], int] = OrderedDict()
-        self._lock = threading.Lock()
+        self._underway = Underway()
 
     # every run is noted, so that the top-level run of each is known
 
     def on_chain_start(
-        self, serialized: object, inputs: object, *, run_id: UUID, parent_run_id: UUID | None = None, **_: object
+        self,
+        serialized: object,
+        inputs: object,
+        *,
+        run_id: UUID,
+        parent_run_id: UUID | None = None,
+        metadata: Mapping[str, object] | None = None,
+        **_: object,
     ) -> None:
         """Note where the run belongs, and at the top whether it takes up again what was left off."""
-        entry = self._note(run_id, parent_run_id)
+        top = self._underway.begun(run_id, parent_run_id).top
         if parent_run_id is None:
-            entry.resuming = inputs is None or isinstance(inputs, Command)
+            top.resuming = inputs is None or isinstance(inputs, Command)
+            top.thread = str((metadata or {}).get("thread_id") or "")
 
     def on_chain_end(self, outputs: object, *, run_id: UUID, **_: object) -> None:
         """Decide an agent's structured answer; at the end of the top-level run, raise the block that was swallowed."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is not None and Stage.OUTPUT in self._seam.powers:
             with self._failing_closed(entry):
                 for answer in _structured(outputs):
                     here, content = self._here(entry), Content(plain(answer))
                     key = ("output", "structured", digest(content.value))
                     self._decide(here.event(Stage.OUTPUT, Origin.MODEL, content, *key), here, entry)
-        if entry is not None and entry.root == run_id:
-            with self._lock:
-                tripped = self._tripped.pop(run_id, None)
-            if tripped is not None:
-                raise BlockedInGraph(*tripped)
+        if entry is not None and entry.root == run_id and (block := self._underway.forget(run_id)):
+            raise BlockedInGraph(*block)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """Forget the run."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is not None and entry.root == run_id:
-            with self._lock:
-                self._tripped.pop(run_id, None)
+            self._underway.forget(run_id)
 
     def on_chat_model_start(
         self,
@@ -137,7 +112,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         **kwargs: object,
     ) -> None:
         """Decide what goes into the model, and whether it may be called."""
-        entry = self._note(run_id, parent_run_id)
+        entry = self._underway.begun(run_id, parent_run_id)
         if (metadata or {}).get("guardrails") == id(self._seat):
             entry.guarded = True
             return
@@ -172,8 +147,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
         """Stop a stream whose end has yet to be decided: a callback cannot call back what was shown."""
-        with self._lock:
-            entry = self._open.get(run_id)
+        entry = self._underway.get(run_id)
         if entry is None or entry.guarded or entry.streaming or Stage.OUTPUT not in self._seam.powers:
             return
         entry.streaming = True
@@ -186,7 +160,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is None or entry.guarded:
             return
         with self._failing_closed(entry):
@@ -205,7 +179,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is not None:
             self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
 
@@ -220,7 +194,7 @@ class GuardrailsHandler(BaseCallbackHandler):
         **kwargs: object,
     ) -> None:
         """Decide a tool call and have people asked, before the tool runs."""
-        entry = self._note(run_id, parent_run_id)
+        entry = self._underway.begun(run_id, parent_run_id)
         name = str((serialized or {}).get("name") or kwargs.get("name") or "")  # the latter names the run
         call_id = str(kwargs.get("tool_call_id") or "")
         calling = CALLING.get()
@@ -231,8 +205,11 @@ class GuardrailsHandler(BaseCallbackHandler):
             here = self._here(entry)
             args: Mapping[str, Json] = inputs if inputs is not None else {"input": input_str}  # type: ignore[assignment]
             entry.call = ToolCall(name, args, call_id or ("" if here.where.task else str(run_id)))
+            known = mark_of({"name": name, "args": dict(args), "id": call_id})
+            if call_id and self._seat.permits.take(here.where.run, known):
+                return
             event = call_event(entry.call, here)
-            entry.turn = self._turn(entry.root, event.key)
+            entry.turn = self._underway.turn(entry.root, event.key)
             if entry.turn:
                 event = replace(event, key=f"{event.key}#{entry.turn}")
             decision = self._decide(event, here, entry)
@@ -245,7 +222,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_tool_end(self, output: object, *, run_id: UUID, **_: object) -> None:
         """Decide what the tool gave back."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is None or entry.guarded:
             return
         with self._failing_closed(entry):
@@ -266,7 +243,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The tool may have had its effect: what the call holds is charged."""
-        entry = self._close(run_id)
+        entry = self._underway.over(run_id)
         if entry is None:
             return
         if isinstance(error, GraphInterrupt) and entry.decision is not None:
@@ -275,7 +252,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     # the parts of a hook
 
-    def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: _Open) -> None:
+    def _inputs(self, messages: Sequence[BaseMessage], here: Here, entry: Open) -> None:
         answered = last_answer(messages)
         kept = self._enforcer(entry).manners.blocked_messages == "keep"
         for index, event in message_events(messages, here):
@@ -284,7 +261,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             elif not kept:  # callers may bring a history that was never decided
                 self._decide(event, here, entry, earlier=True)
 
-    def _model(self, messages: Sequence[BaseMessage], here: Here, entry: _Open, metadata: Mapping[str, object]) -> None:
+    def _model(self, messages: Sequence[BaseMessage], here: Here, entry: Open, metadata: Mapping[str, object]) -> None:
         answers = length(metadata.get("n")) or 1
         call = ModelCall(
             str(metadata.get("ls_model_name") or metadata.get("ls_provider") or ""),
@@ -294,17 +271,15 @@ class GuardrailsHandler(BaseCallbackHandler):
         )
         entry.decision = self._decide(model_event(call, here, entry.name), here, entry)
 
-    def _decide(self, event: Event, here: Here, entry: _Open, earlier: bool = False) -> Decision | None:
+    def _decide(self, event: Event, here: Here, entry: Open, earlier: bool = False) -> Decision | None:
         """Decide one event; None where this handler leaves the stage to somebody else.
 
         What stands in place of an `earlier` message that was blocked refuses nothing.
         """
         if event.stage not in self._seam.powers:
             return None
-        with self._lock:
-            tripped = self._tripped.get(entry.root)
-        if tripped is not None:
-            raise BlockedInGraph(*tripped)
+        if block := self._underway.ended(entry.root):
+            raise BlockedInGraph(*block)
         seam = here.within(self._seam)
         enforcer = self._enforcer(entry)
         decision = drive(enforcer.deciding(event, seam))
@@ -315,21 +290,18 @@ class GuardrailsHandler(BaseCallbackHandler):
             self._trip(decision, entry)
         return decision
 
-    def _trip(self, decision: Decision, entry: _Open) -> NoReturn:
+    def _trip(self, decision: Decision, entry: Open) -> NoReturn:
         """Raise the block, and whenever this top-level run goes on in spite of it raise it again."""
         block = block_error(self._enforcer(entry), decision)
         self._latch(entry, block)
         raise block
 
-    def _latch(self, entry: _Open, block: BlockedInGraph) -> None:
+    def _latch(self, entry: Open, block: BlockedInGraph) -> None:
         entry.enforcer = None  # decides no more, and LangChain may never say that this call has ended
-        with self._lock:
-            self._tripped[entry.root] = (block.decision_id, block.stage, block.gate, block.reason)
-            while len(self._tripped) > _MAX_OPEN:
-                self._tripped.popitem(last=False)
+        self._underway.end(entry.root, (block.decision_id, block.stage, block.gate, block.reason))
 
     @contextmanager
-    def _failing_closed(self, entry: _Open) -> Iterator[None]:
+    def _failing_closed(self, entry: Open) -> Iterator[None]:
         """Turn every failure of the handler itself into a block: LangChain skips a hook that fails oddly."""
         try:
             yield
@@ -340,44 +312,22 @@ class GuardrailsHandler(BaseCallbackHandler):
             self._latch(entry, block)
             raise block from None
 
-    def _settle(self, entry: _Open, outcome: Outcome) -> None:
+    def _settle(self, entry: Open, outcome: Outcome) -> None:
         if entry.decision is not None:
             self._enforcer(entry).engine.settle(entry.decision, outcome)
             entry.decision = None
 
-    def _enforcer(self, entry: _Open) -> Enforcer:
+    def _enforcer(self, entry: Open) -> Enforcer:
         """Who decides a call from its start to its end."""
         entry.enforcer = entry.enforcer or self._seat.enforcer
         return entry.enforcer
 
-    def _here(self, entry: _Open) -> Here:
-        here = entry.here = drive(self._runs.here(str(entry.root), self._actor, resuming=entry.resuming))
+    def _here(self, entry: Open) -> Here:
+        top = entry.top
+        here = entry.here = drive(self._runs.here(str(top.root), self._actor, resuming=top.resuming, within=top.here))
+        if top.here is None and here.where.thread == top.thread:
+            top.here = here
         return here
-
-    def _note(self, run_id: UUID, parent: UUID | None) -> _Open:
-        with self._lock:
-            above = self._open.get(parent) if parent else None
-            entry = _Open(above.root, resuming=above.resuming) if above else _Open(parent or run_id)
-            self._open[run_id] = entry
-            while len(self._open) > _MAX_OPEN:
-                self._open.popitem(last=False)
-        return entry
-
-    def _turn(self, root: UUID, key: str) -> int:
-        """How often a top-level run has seen a call's key. A resume is another run and begins at 0 again."""
-        with self._lock:
-            turn = self._turns.pop((root, key), 0)
-            self._turns[root, key] = turn + 1
-            while len(self._turns) > _MAX_OPEN:
-                self._turns.popitem(last=False)
-        return turn
-
-    def _close(self, run_id: UUID) -> _Open | None:
-        with self._lock:
-            entry = self._open.pop(run_id, None)
-        if entry is not None and entry.calling is not None:
-            entry.calling.over(str(run_id))
-        return entry
 
 
 def _structured(outputs: object) -> Iterator[object]:

@@ -7,7 +7,7 @@ middleware or model can undo this; only who stands before the graph can.
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
@@ -22,12 +22,13 @@ from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, StateUpdate
 
 from guardrails_mw.adapters.entrance import Entrance
-from guardrails_mw.adapters.host import Runs, actor_from, raise_block
+from guardrails_mw.adapters.host import Here, Runs, actor_from, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.model import GuardedChatModel
+from guardrails_mw.adapters.source import Source
 from guardrails_mw.event import Actor
 from guardrails_mw.generation import Seat
-from guardrails_mw.wait import drive, drive_async
+from guardrails_mw.wait import drive, drive_async, drive_each, drive_each_async
 
 __all__ = ["GuardedGraph", "guard_graph"]
 
@@ -56,22 +57,31 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
 
     def stream(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> Iterator[object]:  # type: ignore[override]
         """Like the graph's; `invoke` and `batch` come by here too."""
-        graph, value = drive(self._entering(input, config, kwargs))
-        if graph is not self:
-            yield from graph.stream(value, config, **kwargs)  # type: ignore[call-overload]
-        else:
-            yield from super().stream(value, config, **kwargs)  # type: ignore[call-overload]
-        self.doorman.runs.over(kwargs["control"])
+        return drive_each(self._flowing(input, config, kwargs))
 
-    async def astream(  # type: ignore[override]
-        self, input: object, config: RunnableConfig | None = None, **kwargs: object
-    ) -> AsyncIterator[object]:
+    def astream(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> AsyncIterator[object]:  # type: ignore[override]
         """Like the graph's; `ainvoke`, `abatch` and `astream_events` come by here too."""
-        graph, value = await drive_async(self._entering(input, config, kwargs))
-        call = graph.astream if graph is not self else super().astream
-        async with aclosing(call(value, config, **kwargs)) as pieces:  # type: ignore[call-overload]
-            async for piece in pieces:
+        return drive_each_async(self._flowing(input, config, kwargs))
+
+    async def _flowing(
+        self, input: object, config: RunnableConfig | None, kwargs: dict[str, object]
+    ) -> AsyncGenerator[object, None]:
+        config = on_behalf(config, self.doorman.actor)
+        graph, value, here = await self._entering(input, config, kwargs)
+        sync, there = (super().stream, super().astream) if graph is self else (graph.stream, graph.astream)
+        source = Source[object](
+            lambda: sync(value, config, **kwargs),  # type: ignore[call-overload]
+            lambda: there(value, config, **kwargs),  # type: ignore[call-overload]
+        )
+        try:
+            while True:
+                with here.enclosing():
+                    piece = await source.next()
+                if source.ended:
+                    break
                 yield piece
+        finally:
+            await source.close()
         self.doorman.runs.over(kwargs["control"])
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
@@ -83,7 +93,8 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
     async def _events(
         self, input: object, config: RunnableConfig | None, kwargs: dict[str, object]
     ) -> AsyncIterator[object]:
-        graph, value = await drive_async(self._entering(input, config, kwargs))
+        config = on_behalf(config, self.doorman.actor)
+        graph, value, _ = await drive_async(self._entering(input, config, kwargs))
         call = graph.astream_events if graph is not self else super().astream_events
         async with aclosing(call(value, config, **kwargs)) as events:  # type: ignore[call-overload]
             async for event in events:
@@ -101,8 +112,8 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
 
     async def _entering(
         self, value: object, config: RunnableConfig | None, kwargs: dict[str, object]
-    ) -> tuple[CompiledStateGraph, object]:  # type: ignore[type-arg]
-        """The graph that takes the input, and the input as it was decided.
+    ) -> tuple[CompiledStateGraph, object, Here]:  # type: ignore[type-arg]
+        """The graph that takes the input, the input as it was decided, and where.
 
         Runs are told apart by their control object, so the graph is given the one that the decision was made under.
         """
@@ -114,11 +125,11 @@ class GuardedGraph(CompiledStateGraph):  # type: ignore[type-arg]
         entrance = await self._entrance(config, control, resuming, kwargs.get("context"))
         arrived = await entrance.arriving(value)
         if arrived.refused is None:
-            return self, arrived.value
+            return self, arrived.value, entrance.here
         refusal = refusal_message(entrance.enforcer, arrived.refused)
         if not entrance.message_keys:
             raise_block(entrance.enforcer, arrived.refused)
-        return self._refusing(entrance.message_keys[0], refusal), arrived.value
+        return self._refusing(entrance.message_keys[0], refusal), arrived.value, entrance.here
 
     async def _entrance(
         self, config: RunnableConfig, control: object, resuming: bool, context: object = None

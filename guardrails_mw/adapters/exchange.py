@@ -254,20 +254,22 @@ class Exchange:
         Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
         decides, and its tool gets, is what the message says.
         """
-        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[Decision]()
+        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[tuple[str, Decision]]()
         for index, call in enumerate(message.tool_calls):
             decided, block = await self._proposal(call, key, index, permits)
             if block is not None:  # none of them runs
-                for permit in permits:
+                for _, permit in permits:
                     await engine.settling(permit, Outcome("released"))
                 return message, block
             calls.append(decided)
-        for permit in permits:
+        for mark, permit in permits:
             await engine.settling(permit, Outcome("done"))
+            noted(mark)
+            self.enforcer.seat.permits.give(self.here.where.run, mark)
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
     async def _proposal(
-        self, call: HostToolCall, key: str, index: int, permits: list[Decision]
+        self, call: HostToolCall, key: str, index: int, permits: list[tuple[str, Decision]]
     ) -> tuple[HostToolCall, Decision | None]:
         """One call as it may be proposed, and the decision that blocked it, if one did; another joins the `permits`."""
         if self.decided and mark_of(call) in self.decided:
@@ -282,9 +284,8 @@ class Exchange:
         decision = await enforcer.deciding(self._call_event(call, key, index), self.seam)
         if decision.blocked:
             return call, decision
-        permits.append(decision)
         call = _with_args(call, decision)
-        noted(mark_of(call))
+        permits.append((mark_of(call), decision))
         return call, None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:

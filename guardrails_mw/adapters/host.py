@@ -14,7 +14,8 @@ import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -36,7 +37,6 @@ from guardrails_mw.wait import Either
 
 __all__ = [
     "CALLING",
-    "RUN",
     "BlockedInGraph",
     "Calling",
     "Here",
@@ -45,18 +45,22 @@ __all__ = [
     "block_error",
     "can_pause",
     "digest",
+    "on_behalf",
     "pause",
     "pause_again",
     "raise_block",
 ]
 
-RUN: ContextVar[str] = ContextVar("guardrails_mw_run", default="")
-"""The run of the enclosing seam, for what has no control object."""
+_ENCLOSING: ContextVar[Here | None] = ContextVar("guardrails_mw_enclosing", default=None)
+"""Where the enclosing seam stands: what begins inside of it belongs to its run, and acts for its actor."""
 
 CALLING: ContextVar[Calling | None] = ContextVar("guardrails_mw_calling", default=None)
 """The tool call that a tool seam is running, so that callbacks do not decide it again."""
 
 _MAX_RUNS = 65_536
+
+_ON_BEHALF = "__guardrails_actor"
+"""Where a configuration holds the actor that a seam was made for. Names like it are kept out of checkpoints."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,17 @@ class Here:
     """Whether the host takes up again what it left off, so that questions may be on record already."""
     tries: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
     """How often each tool call was tried in this invocation, by the key of its event."""
+    invoked: bool = False
+    """Whether this is inside an invocation of a graph, whose run goes on when it is resumed."""
+
+    @contextmanager
+    def enclosing(self) -> Iterator[None]:
+        """What begins meanwhile begins inside of what happens here."""
+        token = _ENCLOSING.set(self)
+        try:
+            yield
+        finally:
+            _ENCLOSING.reset(token)
 
     def key(self, *parts: str) -> str:
         """A key for something that happens here, stable when the node runs again.
@@ -135,8 +150,12 @@ class Runs:
         resuming: bool | None = None,
         control: object = None,
         saver: object = None,
+        within: Here | None = None,
     ) -> Here:
         """Read the configuration, given or surrounding.
+
+        An agent that a tool of another one calls is in that one's run, and acts for its actor, whatever thread it is
+        given: what it does is done on behalf of who began the run.
 
         Args:
             parent: the host run to use where there is no graph.
@@ -145,6 +164,7 @@ class Runs:
             resuming: whether the invocation is a resume, where the caller has seen it begin.
             control: the control object of an invocation that is about to begin.
             saver: its checkpointer.
+            within: where the enclosing seam stands, if it is not surrounding.
 
         Raises:
             BlockedInGraph: a block was raised in this run, and something went on in spite of it.
@@ -156,6 +176,7 @@ class Runs:
         runtime = configurable.get("__pregel_runtime")
         control = control or getattr(runtime, "control", None)
         flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
+        within = within or _ENCLOSING.get()
         if control is not None:
             known = None if flag is None else bool(flag)
             run, tries = self._invocation(control) or await self._entered(
@@ -163,12 +184,16 @@ class Runs:
                 thread,
                 known if resuming is None else resuming,
                 configurable.get("__pregel_checkpointer") or saver,
+                within,
             )
         else:
-            run, tries = RUN.get() or parent or span or f"run-{secrets.token_hex(6)}", Counter()
+            run, tries = within.where.run if within else parent or span or _some_run(), Counter()
         self.going_on(run)
         where = replace(_place(config), run=run, thread=thread, span=span)
-        return Here(where, actor or actor_from(configurable, runtime), can_pause(configurable), bool(flag), tries)
+        actor = actor or actor_from(configurable, runtime)
+        if actor == ANONYMOUS and within is not None:
+            actor = within.actor
+        return Here(where, actor, can_pause(configurable), bool(flag), tries, control is not None)
 
     def going_on(self, run: str) -> None:
         """Raise the block that has ended a run, if one has."""
@@ -187,10 +212,13 @@ class Runs:
             return known[1:] if known is not None and known[0] is control else None
 
     async def _entered(
-        self, control: object, thread: str, resuming: bool | None, saver: object
+        self, control: object, thread: str, resuming: bool | None, saver: object, within: Here | None
     ) -> tuple[str, Counter[str]]:
         """The run of an invocation that is seen for the first time."""
-        run = await self._begun(thread, resuming, saver)
+        if within is not None and (within.invoked or not thread):
+            run = within.where.run
+        else:
+            run = await self._begun(thread, resuming, saver)
         with self._lock:
             known = self._known.get(id(control))
             if known is None or known[0] is not control:  # else a parallel branch was first
@@ -202,7 +230,7 @@ class Runs:
     async def _begun(self, thread: str, resuming: bool | None, saver: object) -> str:
         """A new run, or the one that a resumed thread was in. The store keeps ``run@when it began``."""
         if not thread:
-            return f"run-{secrets.token_hex(6)}"
+            return _some_run()
         name = f"run:{thread}"
         kept = self._store.get(name)
         if kept and resuming is not False:
@@ -213,6 +241,10 @@ class Runs:
         if self._store.swap(name, kept, f"{run}@{time.time()}"):
             return run
         return (self._store.get(name) or run).rpartition("@")[0] or run
+
+
+def _some_run() -> str:
+    return f"run-{secrets.token_hex(6)}"
 
 
 async def _new_input(saver: object, thread: str, since: float) -> bool:
@@ -281,8 +313,22 @@ def pause_again(payload: dict[str, object], *, earlier: bool = False) -> None:
         pause(payload)
 
 
+def on_behalf(config: RunnableConfig | None, actor: Actor | None) -> RunnableConfig:
+    """The configuration for what runs inside of a seam that was made for an actor: no caller names another there."""
+    config = config or {}
+    if actor is None:
+        return config
+    return {**config, "configurable": {**(config.get("configurable") or {}), _ON_BEHALF: actor}}
+
+
 def actor_from(configurable: Mapping[str, object], runtime: object) -> Actor:
-    """The actor that the caller named, in the runtime context or in `configurable`; never from messages."""
+    """The actor that the code around named, else the caller, in the runtime context or in `configurable`.
+
+    It never comes from messages.
+    """
+    given = configurable.get(_ON_BEHALF)
+    if isinstance(given, Actor):  # what came as JSON cannot be one
+        return given
     context = getattr(runtime, "context", None)
     named = context.get("actor") if isinstance(context, Mapping) else getattr(context, "actor", None)
     named = named if named is not None else configurable.get("actor")

@@ -21,11 +21,11 @@ from guardrails_mw.adapters.callback import GuardrailsHandler
 from guardrails_mw.adapters.chunks import last
 from guardrails_mw.adapters.exchange import ANSWERED, Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
-from guardrails_mw.adapters.host import RUN, Here, Runs, digest, raise_block
+from guardrails_mw.adapters.host import Here, Runs, digest, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Actor, Content, Event, Origin, Stage
+from guardrails_mw.event import ANONYMOUS, Actor, Content, Event, Origin, Stage
 from guardrails_mw.generation import Held, Seat
 from guardrails_mw.seam import RUNNABLE, Power, Seam
 from guardrails_mw.stream import Hold, Shown
@@ -109,13 +109,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     @contextmanager
     def _running(self, call: _Call[I]) -> Iterator[None]:
         """While the inner chain works: in the call's run, under the call's policy."""
-        run, answered = RUN.set(call.here.where.run), ANSWERED.set(call.answered)
+        answered = ANSWERED.set(call.answered)
         try:
-            with call.held.standing():
+            with call.held.standing(), call.here.enclosing():
                 yield
         finally:
             ANSWERED.reset(answered)
-            RUN.reset(run)
 
     def _unwatched(self, config: RunnableConfig | None, enforcer: Enforcer) -> RunnableConfig:
         """The configuration without the handlers that show tokens as they come, where they have yet to be decided."""
@@ -190,12 +189,14 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
     ) -> tuple[_Call[I], Decision | None]:
         """Decide what goes in; the decision is one that blocked."""
-        handler, enforcer = GuardrailsHandler(self._seat, self._runs, self._actor, _INSIDE), self._seat.enforcer
-        here = await self._runs.here(actor=self._actor, config=config)
+        enforcer, here = self._seat.enforcer, await self._runs.here(actor=self._actor, config=config)
         decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
-        inner_config = merge_configs(self._unwatched(config, enforcer), {"callbacks": [handler]})
+        asking = here.actor if here.actor != ANONYMOUS else None  # a model alone does not show its configuration
+        handler = GuardrailsHandler(self._seat, self._runs, asking, _INSIDE)
+        outer_config = on_behalf(self._unwatched(config, enforcer), self._actor)
+        inner_config = merge_configs(outer_config, {"callbacks": [handler]})
         call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
         return call, decision if decision.blocked else None
 
@@ -217,7 +218,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     ) -> tuple[BaseMessage, Decision | None]:
         whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
         exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
-        decided, block = await exchange.answer(whole, digest([call.here.where.run, plain(whole)]), shown)
+        decided, block = await exchange.answer(whole, exchange.named(), shown)
         if decided is whole:
             return answer, block
         return last(cast("AIMessage", decided), None).message if whole is not answer else decided, block

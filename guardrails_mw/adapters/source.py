@@ -17,6 +17,9 @@ class Source(Generic[T]):
 
     Args:
         sync: begins the stream; `asynchronous` likewise.
+
+    Attributes:
+        ended: whether the last piece was given; what `next` gives then is none.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class Source(Generic[T]):
         asynchronous: Callable[[], AsyncIterator[T]],
     ) -> None:
         self._sync, self._async = sync, asynchronous
+        self.ended = False
         self._here: Iterator[T] | None = None
         self._there: AsyncIterator[T] | None = None
 
@@ -39,12 +43,20 @@ class Source(Generic[T]):
     def _next(self) -> T | None:
         if self._here is None:
             self._here = iter(self._sync())
-        return next(self._here, None)
+        try:
+            return next(self._here)
+        except StopIteration:
+            self.ended = True
+            return None
 
     async def _anext(self) -> T | None:
         if self._there is None:
             self._there = aiter(self._async())
-        return await anext(self._there, None)
+        try:
+            return await anext(self._there)
+        except StopAsyncIteration:
+            self.ended = True
+            return None
 
     def _close(self) -> None:
         close = getattr(self._here, "close", None)

@@ -79,7 +79,8 @@ async def guarded_call(
     token = CALLING.set(Calling(id(enforcer.seat), call.id))
     began = time.perf_counter()
     try:
-        result = await ran.responded(execute(changed))
+        with here.enclosing():
+            result = await ran.responded(execute(changed))
     except BaseException as error:
         if isinstance(error, GraphInterrupt):  # not a block raised inside: the tool may have had its effect
             enforcer.unclaim(decision)

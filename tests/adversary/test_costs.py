@@ -26,6 +26,7 @@ from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.usage import outcome, size
 from guardrails_mw.budget import Budget, Refused
 from guardrails_mw.document import Document
+from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import Content, Event, ModelCall, Stage, Where
 from guardrails_mw.prices import Prices
 from guardrails_mw.stores.memory import MemoryStore
@@ -70,6 +71,47 @@ def test_calls_under_one_id_are_each_counted(tmp_path: Path) -> None:
         refused = guard.model(model).invoke("go")
         assert refused.response_metadata["guardrails"]["reason"] == "budget.all.tool_calls"
         assert used(guard, "all:all:tool_calls") == 3
+
+
+@pytest.mark.parametrize("seam", ["runnable", "callbacks"])
+def test_a_call_that_was_counted_where_it_was_proposed_is_counted_once(tmp_path: Path, seam: str) -> None:
+    """A guarded model in an agent whose tools callbacks hear: one call costs one, a second one costs another."""
+    call = wants("look", path="/")
+    model = ScriptedModel(script=in_turn(call, call, "done"))
+    with make_guard(tmp_path, "budgets: {all: {of: global, tool_calls: 9}}") as guard:
+        agent = create_agent(guard.model(model), [look])
+        if seam == "runnable":
+            guard.runnable(agent).invoke({"messages": "go"})
+        else:
+            agent.invoke({"messages": "go"}, {"callbacks": guard.callbacks()})
+        assert DONE == ["/", "/"]
+        assert used(guard, "all:all:tool_calls") == 2
+
+
+def test_a_chain_that_gives_the_same_answer_twice_in_a_run_pays_twice(tmp_path: Path) -> None:
+    """Two nodes of a graph that run a guarded chain: equal proposals are two."""
+    with make_guard(tmp_path, "budgets: {all: {of: global, tool_calls: 9}}") as guard:
+        chain = guard.runnable(ScriptedModel(script=lambda _: wants("look", path="/")))
+        graph = StateGraph(MessagesState)
+        for name in ("first", "second"):
+            graph.add_node(name, lambda state: {"messages": [chain.invoke(state["messages"])]})
+        graph.add_edge(START, "first")
+        graph.add_edge("first", "second")
+        graph.add_edge("second", END)
+        graph.compile().invoke({"messages": [("user", "hi")]})
+        assert used(guard, "all:all:tool_calls") == 2
+
+
+def test_a_permit_of_a_proposal_is_good_for_one_run_of_the_tool(tmp_path: Path) -> None:
+    """A tool that something runs again by the same call pays again, and is stopped where nothing is left."""
+    model = ScriptedModel(script=in_turn(wants("send", to="amy"), "done"))
+    with make_guard(tmp_path, "budgets: {all: {of: global, tool_calls: 2}}") as guard:
+        agent = create_agent(
+            guard.model(model), [send], middleware=[ToolRetryMiddleware(max_retries=5, initial_delay=0, jitter=False)]
+        )
+        with pytest.raises(GuardrailBlocked):
+            agent.invoke({"messages": "go"}, {"callbacks": guard.callbacks()})
+        assert DONE == ["amy", "amy"]
 
 
 def test_a_call_that_is_blocked_takes_nothing_for_those_before_it(tmp_path: Path) -> None:
