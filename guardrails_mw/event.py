@@ -97,7 +97,8 @@ class Where:
         task: checkpoint namespace; unique for a step of a graph and stable over a resume.
         agent: name of the agent or chain.
         span: id of the host's own run that a trace should hang the decision under.
-        turn: common to what the model asked for at once; empty where the host does not tell.
+        turn: common to what the model asked for at once; empty where the host does not tell. Steps and tasks from the
+            outermost graph inwards, as in ``step/task/step``.
     """
 
     run: str = ""

@@ -21,8 +21,8 @@ from langchain_core.outputs import ChatGeneration, Generation, LLMResult
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
+from guardrails_mw.adapters.answered import mark_of
 from guardrails_mw.adapters.cargo import cargo
-from guardrails_mw.adapters.exchange import mark_of
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, block_error, digest, pause
 from guardrails_mw.adapters.messages import (

@@ -10,14 +10,14 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of
 from guardrails_mw.adapters.host import digest
+from guardrails_mw.adapters.metadata import added, with_added
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import is_name
 
 __all__ = ["cargo", "labelled", "with_cargo"]
 
 _MARK = "guardrails"
-_EXTRA = "extra"
-_EMPTY: Mapping[str, object] = {"artifact": None, "role": "tool", "invalid_tool_calls": []}
+_EMPTY: Mapping[str, object] = {"artifact": None, "invalid_tool_calls": []}
 _TABLES = ("additional_kwargs", "response_metadata")
 
 
@@ -25,14 +25,13 @@ def cargo(message: BaseMessage) -> dict[str, object]:
     """What the message carries, by field; nothing of it is technical where a tool wrote it.
 
     >>> cargo(ToolMessage("fine", tool_call_id="c1", artifact=[1], note="new"))
-    {'artifact': [1], 'extra': {'note': 'new'}}
+    {'artifact': [1], 'fields': {'note': 'new'}}
     """
     found: dict[str, object] = {
         "artifact": getattr(message, "artifact", None),
-        "role": None if is_name(role := getattr(message, "role", _MARK)) else role,
         "additional_kwargs": _unmarked(message.additional_kwargs),
         "response_metadata": _unmarked(message.response_metadata),
-        _EXTRA: dict(message.__pydantic_extra__ or {}),
+        "fields": added(message),
     }
     if isinstance(message, AIMessage):
         found["tool_calls"] = [call["args"] for call in message.tool_calls]
@@ -51,8 +50,7 @@ def with_cargo(message: BaseMessage, new: Mapping[str, object]) -> BaseMessage:
             kept = {key: value for key, value in getattr(message, name).items() if key == _MARK and _is_mark(value)}
             update[name] = {**kept, **cast("dict[str, object]", made.get(name, {}))}
     copy = message.model_copy(update=update)
-    if _EXTRA in old:
-        object.__setattr__(copy, "__pydantic_extra__", made.get(_EXTRA, {}))
+    copy = with_added(copy, cast("dict[str, object]", made.get("fields", {})))
     if not isinstance(copy, AIMessage) or "tool_calls" not in old:
         return copy
     if "tool_calls" not in made:

@@ -10,7 +10,9 @@ from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
-__all__ = ["arriving", "as_chunk", "last"]
+__all__ = ["arriving", "as_chunk", "last", "settled"]
+
+_UNSETTLED = frozenset({"type", "tool_call_chunks", "chunk_position"})
 
 
 def arriving(result: ChatResult) -> ChatGenerationChunk:
@@ -34,6 +36,18 @@ def last(message: AIMessage, info: Mapping[str, object] | None) -> ChatGeneratio
     if len(chunk.tool_calls) > len(message.tool_calls):
         chunk = _chunk(message, _good(message))
     return ChatGenerationChunk(message=chunk, generation_info=dict(info) if info is not None else None)
+
+
+def settled(message: AIMessage) -> AIMessage:
+    """An answer without the pieces that its calls came in, which would repeat them; of whichever class of chunk it is.
+
+    >>> settled(AIMessageChunk("so")).type
+    'ai'
+    """
+    if not isinstance(message, AIMessageChunk):
+        return message
+    told = {**vars(message), **(message.model_extra or {})}
+    return AIMessage(**{name: value for name, value in told.items() if name not in _UNSETTLED})
 
 
 _Call: TypeAlias = "tuple[str | None, str | None, str | None]"

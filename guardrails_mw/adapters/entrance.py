@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import last_answer, message_events, with_content
+from guardrails_mw.adapters.metadata import added, with_added
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Origin, Stage, is_name
 from guardrails_mw.seam import GRAPH
@@ -161,7 +162,7 @@ class Entrance:
             if decision.event is not event
             else (self.enforcer.passed(decision).value)
         )
-        return with_content(message, text).model_copy(update=bare), decision
+        return with_added(with_content(message, text).model_copy(update=bare), {}), decision
 
 
 _PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -182,11 +183,14 @@ _EMPTY: Mapping[str, object] = {
 
 def _beside(message: BaseMessage) -> dict[str, object]:
     """What a message carries besides its content and may say something."""
-    return {name: value for name in _EMPTY if (value := getattr(message, name, None))}
+    found: dict[str, object] = {name: value for name in _EMPTY if (value := getattr(message, name, None))}
+    return {**found, "fields": fields} if (fields := added(message)) else found
 
 
 def _with_beside(message: BaseMessage, old: Mapping[str, object], new: object) -> BaseMessage:
-    return message.model_copy(update=cast("dict[str, object]", in_form_of(old, new)))
+    update = dict(in_form_of(old, new))
+    fields = cast("dict[str, object]", update.pop("fields", {}))
+    return with_added(message.model_copy(update=update), fields)
 
 
 def _as_messages(value: object) -> list[BaseMessage]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,6 +16,8 @@ from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.outputs import ChatGeneration, ChatResult
 
 from guardrails_mw.account import task_of
+from guardrails_mw.adapters.answered import call_decided, mark_of
+from guardrails_mw.adapters.chunks import settled
 from guardrails_mw.adapters.failures import ModelFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, pause
@@ -35,7 +36,7 @@ from guardrails_mw.adapters.messages import (
     with_beside_said,
     with_content,
 )
-from guardrails_mw.adapters.metadata import folded, unfolded
+from guardrails_mw.adapters.metadata import folded, technical, unfolded, unscored
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.adapters.reading import ENTERED, Reading
 from guardrails_mw.adapters.target import Target
@@ -47,22 +48,10 @@ from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import Action, Decision, Outcome, Remedy
 from guardrails_mw.wait import Either
 
-__all__ = [
-    "ANSWERED",
-    "MAX_REASKS",
-    "Exchange",
-    "Way",
-    "mark_of",
-    "noted",
-    "sent_back",
-]
+__all__ = ["MAX_REASKS", "Exchange", "Way", "sent_back"]
 
 Way = Callable[[Target, list[BaseMessage]], Either[ChatResult]]
 """A way of having a whole answer: `Target.whole` or `Target.gathered`."""
-
-ANSWERED: ContextVar[list[str] | None] = ContextVar("guardrails_mw_answered", default=None)
-"""Filled with the names of the exchanges that ran and with the marks (`mark_of`) of the calls that they decided, for
-whoever wants to know that an answer came from one."""
 
 MAX_REASKS = 5
 _QUESTIONS = 4
@@ -129,29 +118,31 @@ class Exchange:
         name = self.named()
         checked, refused = await self.checked(messages)
         if refused is not None:
-            return self.refused(refused, name, messages)
+            return self.refused(refused, messages)
         if (end := ended(self.enforcer, messages)) is not None:
-            noted(name)
             return ChatResult(generations=[ChatGeneration(message=end)])
         for number in range(MAX_REASKS + 1):
             result, block = await self._attempt(checked, f"{name}#{number}", target, way)
             if block is None:
-                noted(name)
                 return result
             if block.stage is Stage.MODEL or number >= min(self.enforcer.engine.reasks(block), MAX_REASKS):
-                return self.refused(block, name, messages)
+                return self.refused(block, messages)
             checked += sent_back(result.generations[0].message, block.verdict.note)
         raise AssertionError("the last round returns")
 
-    async def foreign(self, message: AIMessage, name: str, target: Target) -> AIMessage:
-        """An answer that was had past this exchange, as it may go on: counted and decided, though after the fact."""
-        asked = replace(target.asked([]), limitable=False)
-        permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
-        if permit.blocked:
-            return refusal_message(self.enforcer, permit)
-        await self.enforcer.engine.settling(permit, outcome([message], 0, 0.0))
+    async def foreign(self, message: AIMessage, name: str, target: Target | None) -> tuple[AIMessage, bool]:
+        """An answer that was had past this exchange, as it may go on, and whether it is a refusal instead.
+
+        It is decided after the fact, and counted as a call of the `target`; without one it was counted before.
+        """
+        if target is not None:
+            asked = replace(target.asked([]), limitable=False)
+            permit = await self.enforcer.engine.deciding(model_event(asked, self.here, name), self.seam)
+            if permit.blocked:
+                return refusal_message(self.enforcer, permit), True
+            await self.enforcer.engine.settling(permit, outcome([message], 0, 0.0))
         answer, block = await self.answer(message, name)
-        return refusal_message(self.enforcer, block) if block else cast("AIMessage", answer)
+        return (refusal_message(self.enforcer, block), True) if block else (cast("AIMessage", answer), False)
 
     async def checked(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], Decision | None]:
         """The messages as the model may see them, and the block on what was said last, if there is one.
@@ -210,17 +201,22 @@ class Exchange:
             asked, seconds = cast("ModelCall", permit.event.call).input_tokens, time.perf_counter() - began
             used = outcome(answers, asked, seconds, told=result.llm_output)
             await self.enforcer.engine.settling(permit, used)
-        generations, told = list[ChatGeneration](), result.llm_output
+        return await self._answers(result, attempt)
+
+    async def _answers(self, result: ChatResult, attempt: str) -> tuple[ChatResult, Decision | None]:
+        """A result as it may go on. LangChain puts what was told of a call into the metadata of its only answer."""
+        generations, told = list[ChatGeneration](), result.llm_output or {}
         for index, generation in enumerate(result.generations):
             info = generation.generation_info
-            message = folded(folded(generation.message, info), None if index else told)  # as LangChain does in the end
-            message, block = await self.answer(message, f"{attempt}.{index}")
+            if told and len(result.generations) == 1:
+                info = {**told, **(info or {})}
+            said = generation.message
+            said = folded(settled(said) if isinstance(said, AIMessage) else said, info)
+            message, block = await self.answer(said, f"{attempt}.{index}")
             if block is not None:
                 return result, block
             generations.append(ChatGeneration(message=message, generation_info=unfolded(message, info)))
-        if generations:
-            told = unfolded(generations[0].message, told)
-        return ChatResult(generations=generations, llm_output=told), None
+        return ChatResult(generations=generations, llm_output=technical(told)), None
 
     async def failing(self, error: Exception) -> Exception:
         """A model's exception as it may be heard: providers repeat what they were sent. It meets edits only."""
@@ -254,7 +250,7 @@ class Exchange:
         Calls that a tool seam decides are only edited here, before anybody keeps the message: what that seam
         decides, and its tool gets, is what the message says.
         """
-        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[tuple[str, Decision]]()
+        calls, engine, permits = list[HostToolCall](), self.enforcer.engine, list[tuple[HostToolCall, Decision]]()
         for index, call in enumerate(message.tool_calls):
             decided, block = await self._proposal(call, key, index, permits)
             if block is not None:  # none of them runs
@@ -262,20 +258,20 @@ class Exchange:
                     await engine.settling(permit, Outcome("released"))
                 return message, block
             calls.append(decided)
-        for mark, permit in permits:
+        for call, permit in permits:
             await engine.settling(permit, Outcome("done"))
-            noted(mark)
-            self.enforcer.seat.permits.give(self.here.where.run, mark)
+            call_decided(self.enforcer.seat, call)
+            self.enforcer.seat.permits.give(self.here.where.run, mark_of(call))
         return (message if calls == message.tool_calls else with_calls(message, calls)), None
 
     async def _proposal(
-        self, call: HostToolCall, key: str, index: int, permits: list[tuple[str, Decision]]
+        self, call: HostToolCall, key: str, index: int, permits: list[tuple[HostToolCall, Decision]]
     ) -> tuple[HostToolCall, Decision | None]:
         """One call as it may be proposed, and the decision that blocked it, if one did; another joins the `permits`."""
         if self.decided and mark_of(call) in self.decided:
             return call, None
         enforcer = self.enforcer
-        elsewhere = self.seam is MIDDLEWARE or call["name"] in enforcer.seat.tool_seam
+        elsewhere = self.seam.name == MIDDLEWARE.name or call["name"] in enforcer.seat.tool_seam
         if elsewhere and call["name"] not in self.answers:
             if not enforcer.engine.editing(Stage.TOOL_CALL):
                 return call, None
@@ -285,7 +281,7 @@ class Exchange:
         if decision.blocked:
             return call, decision
         call = _with_args(call, decision)
-        permits.append((mark_of(call), decision))
+        permits.append((call, decision))
         return call, None
 
     async def _unparsed(self, message: AIMessage, key: str) -> tuple[AIMessage, Decision | None]:
@@ -299,9 +295,9 @@ class Exchange:
             if edited.blocked:
                 return message, edited
             calls.append({**call, "args": str(edited.content.value)} if edited.edited else call)
-        return (
-            message if calls == message.invalid_tool_calls else message.model_copy(update={"invalid_tool_calls": calls})
-        ), None
+        if calls == message.invalid_tool_calls:
+            return message, None
+        return unscored(message.model_copy(update={"invalid_tool_calls": calls})), None
 
     def _call_event(self, call: HostToolCall, key: str, index: int) -> Event:
         """A proposed call; one that carries the agent's answer is output."""
@@ -310,10 +306,9 @@ class Exchange:
             return self.here.event(Stage.OUTPUT, Origin.MODEL, content, *name)
         return self.here.event(Stage.TOOL_CALL, Origin.MODEL, content, *name, call=tool_call(call))
 
-    def refused(self, block: Decision, name: str, messages: Sequence[BaseMessage] = ()) -> ChatResult:
+    def refused(self, block: Decision, messages: Sequence[BaseMessage] = ()) -> ChatResult:
         """A refusal in place of an answer in a conversation. Raises where the policy says so."""
         refusal = refusal_message(self.enforcer, block, so_far(messages) if block.stage is Stage.MODEL else "")
-        noted(name)
         return ChatResult(generations=[ChatGeneration(message=refusal)])
 
 
@@ -343,14 +338,3 @@ def sent_back(answer: BaseMessage, note: str) -> list[BaseMessage]:
         results = [ToolMessage(note, tool_call_id=call["id"] or "", status="error") for call in answer.tool_calls]
         return [answer, *results]
     return [*([AIMessage(answer.content)] if answer.content else ()), HumanMessage(note)]
-
-
-def mark_of(call: HostToolCall) -> str:
-    """By what a proposed call is known again: its id, name and arguments."""
-    return digest([call["id"], call["name"], call["args"]])
-
-
-def noted(name: str) -> None:
-    """Say that an answer came from an exchange, or what it has decided."""
-    if (answered := ANSWERED.get()) is not None:
-        answered.append(name)

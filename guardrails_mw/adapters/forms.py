@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import TypeVar, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolCall
 from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
-from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.metadata import metadata, telling, unscored, with_metadata
+from guardrails_mw.adapters.chunks import last, settled
+from guardrails_mw.adapters.metadata import added, metadata, telling, unscored, with_added, with_fields, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import Blocks, is_name
 
 __all__ = ["in_form_of", "plain"]
 
-M = TypeVar("M", bound=BaseModel)
 O = TypeVar("O")  # noqa: E741 - in and out
 
 
@@ -33,7 +32,7 @@ def plain(value: object, *, beside: bool = True) -> object:
     if isinstance(value, PromptValue):
         return [plain(message, beside=beside) for message in value.to_messages()]
     if isinstance(value, BaseModel):
-        value = _fields(value)
+        return {str(name): plain(item, beside=beside) for name, item in _fields(value).items()}
     if is_dataclass(value) and not isinstance(value, type):
         value = {each.name: getattr(value, each.name) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -53,9 +52,9 @@ def in_form_of(original: O, new: object) -> O:
 
         assert isinstance(new, list)
         result = ChatPromptValue(messages=[in_form_of(m, n) for m, n in zip(original.to_messages(), new, strict=True)])
-    elif isinstance(original, BaseModel):
-        assert isinstance(new, Mapping)
-        result = _remade(original, list(new.values()))
+    elif isinstance(original, BaseModel) and isinstance(new, Mapping):
+        old = _fields(original)
+        result = with_fields(original, old, in_form_of(old, new))
     elif isinstance(original, Mapping) and isinstance(new, Mapping):
         pairs = zip(new.items(), original.values(), strict=True)
         result = {key: in_form_of(old, value) for (key, value), old in pairs}
@@ -65,23 +64,14 @@ def in_form_of(original: O, new: object) -> O:
     elif isinstance(original, set | frozenset) and isinstance(new, list):
         result = type(original)(in_form_of(o, n) for o, n in zip(original, new, strict=True))
     elif isinstance(original, list | tuple) and isinstance(new, list):
-        result = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
+        items = [in_form_of(o, n) for o, n in zip(original, new, strict=True)]
+        result = items if isinstance(original, list) else getattr(original, "_make", tuple)(items)
     return result  # type: ignore[return-value]
 
 
 def _fields(model: BaseModel) -> dict[str, object]:
-    """All fields of a model, also those that it would not dump."""
-    own = {name: getattr(model, name) for name in type(model).model_fields}
-    return {**own, **(model.__pydantic_extra__ or {})}
-
-
-def _remade(model: M, values: Sequence[object]) -> M:
-    """A copy of a model with these values in its fields; nothing that was worked out of the old ones stays."""
-    new = {name: in_form_of(old, value) for (name, old), value in zip(_fields(model).items(), values, strict=True)}
-    copy = model.model_copy(update=new)
-    for name in copy.__dict__.keys() - new.keys():
-        del copy.__dict__[name]
-    return copy
+    """All that a model holds, also what its dump would leave out, such as fields of a subclass further in."""
+    return {**vars(model), **(model.model_extra or {})}
 
 
 def _beside(message: BaseMessage) -> dict[str, object]:
@@ -91,6 +81,7 @@ def _beside(message: BaseMessage) -> dict[str, object]:
         "additional_kwargs": telling(message.additional_kwargs),
         "response_metadata": metadata(message),
         "artifact": plain(getattr(message, "artifact", None)),
+        "fields": plain(added(message)),
     }
     if isinstance(message, AIMessage):
         found["tool_calls"] = [call["args"] for call in message.tool_calls]
@@ -106,6 +97,7 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
     update: dict[str, object] = {"content": new["content"]}
     if "name" in new:
         update["name"] = new["name"]
+    message = with_added(message, in_form_of(added(message), cast("dict[str, object]", new.get("fields", {}))))
     if "artifact" in new:
         update["artifact"] = in_form_of(getattr(message, "artifact", None), new["artifact"])
     if "additional_kwargs" in new:
@@ -123,7 +115,6 @@ def _calling(message: AIMessage, new: Mapping[str, object]) -> AIMessage:
     invalid = [{**c, "args": each} for c, each in zip(message.invalid_tool_calls, unparsed, strict=True)]  # type: ignore[call-overload]
     if calls == message.tool_calls and invalid == message.invalid_tool_calls:
         return message
-    whole = message_chunk_to_message(message) if isinstance(message, AIMessageChunk) else message
-    assert isinstance(whole, AIMessage)
+    whole = settled(message)
     whole = with_calls(whole.model_copy(update={"invalid_tool_calls": invalid}), cast("list[ToolCall]", calls))
     return cast("AIMessage", last(whole, None).message) if isinstance(message, AIMessageChunk) else whole

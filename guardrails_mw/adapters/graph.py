@@ -141,7 +141,7 @@ class _GuardedToolNode:
 
     async def _ask_first(self, state: State) -> None:
         """Have every question of this message answered. Later calls find the answers on record."""
-        here, enforcer = await self._runs.here(), self._seat.enforcer
+        here, enforcer = await self._here(state), self._seat.enforcer
         calls, twins = self._asked(state)
         for call in calls:
             if call["id"] not in twins:
@@ -150,10 +150,18 @@ class _GuardedToolNode:
 
     def _asked(self, state: State) -> tuple[Sequence[HostToolCall], set[str | None]]:
         """The calls of the last message, and the ids that more than one of them has."""
-        message = next((m for m in reversed(_messages(state, self._key)) if isinstance(m, AIMessage)), None)
+        message = self._answer(state)
         calls = message.tool_calls if message else []
         ids = [call["id"] for call in calls]
         return calls, {id_ for id_ in ids if ids.count(id_) > 1}
+
+    def _answer(self, state: State) -> AIMessage | None:
+        return next((m for m in reversed(_messages(state, self._key)) if isinstance(m, AIMessage)), None)
+
+    async def _here(self, state: State) -> Here:
+        """Where the calls of the last message happen."""
+        here, answer = await self._runs.here(), self._answer(state)
+        return here.turn(answer.id or "") if answer else here
 
     def _run(self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
         return drive(self._call(request, lambda changed: Either.only_here(lambda: execute(changed))))
@@ -166,7 +174,7 @@ class _GuardedToolNode:
     async def _call(
         self, request: ToolCallRequest, execute: Callable[[ToolCallRequest], Either[ToolResult]]
     ) -> ToolResult:
-        here, call, enforcer = await self._runs.here(), request.tool_call, self._seat.enforcer
+        here, call, enforcer = await self._here(request.state), request.tool_call, self._seat.enforcer
         if call["id"] in self._asked(request.state)[1]:  # one id, one count, one approval: it would buy several effects
             twin = Check("tools", Verdict.block("tool.duplicate_id"))
             decision = await enforcer.engine.stating(call_event(tool_call(call), here), twin, NODES)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import threading
 import time
@@ -58,6 +59,7 @@ CALLING: ContextVar[Calling | None] = ContextVar("guardrails_mw_calling", defaul
 """The tool call that a tool seam is running, so that callbacks do not decide it again."""
 
 _MAX_RUNS = 65_536
+_TASK = re.compile(r"[^|]+(?:\|\d+)*")  # a task's name and, of graphs that it calls one after the other, the number
 
 _ON_BEHALF = "__guardrails_actor"
 """Where a configuration holds the actor that a seam was made for. Names like it are kept out of checkpoints."""
@@ -123,6 +125,13 @@ class Here:
     ) -> Event:
         """An event that happens here; `key` names it among others of this place."""
         return Event(stage, content, origin, self.actor, self.where, call, self.key(*key))
+
+    def turn(self, answer: str) -> Here:
+        """The same place for the calls of one answer, by the answer's id: a task may have many, one after the other."""
+        if not (answer and self.where.turn):
+            return self
+        *around, _ = self.where.turn.split("/")
+        return replace(self, where=replace(self.where, turn="/".join([*around, digest(answer)[:8]])))
 
     def within(self, seam: Seam) -> Seam:
         """What a seam can carry out here: nobody is asked where nothing can pause."""
@@ -266,10 +275,26 @@ async def _new_input(saver: object, thread: str, since: float) -> bool:
 
 def _place(config: RunnableConfig) -> Where:
     """The step of a graph that a configuration belongs to."""
-    metadata = config.get("metadata") or {}
-    task, step = str((config.get("configurable") or {}).get("checkpoint_ns") or ""), metadata.get("langgraph_step")
-    turn = "" if step is None else f"{task.rpartition('|')[0]}#{step}"
+    metadata, configurable = config.get("metadata") or {}, config.get("configurable") or {}
+    task, step = str(configurable.get("checkpoint_ns") or ""), metadata.get("langgraph_step")
+    turn = "" if step is None else _turn(task, step, configurable.get("checkpoint_map") or {})
     return Where(task=task, agent=str(metadata.get("lc_agent_name") or ""), turn=turn)
+
+
+def _turn(task: str, step: object, checkpoints: Mapping[str, str]) -> str:
+    """The steps and tasks that something happens in, from the outermost graph inwards.
+
+    A step is known by the checkpoint that it began from. What a task starts itself is no step of a graph, and has its
+    task's checkpoint: which of such tasks were started at once nobody tells, so each is a turn.
+    """
+    *outer, last = _TASK.findall(task) or [""]
+    parts, space, before = list[str](), "", ""
+    for name in outer:
+        before = str(checkpoints.get(space, ""))
+        parts += (before, name)
+        space = f"{space}|{name}" if space else name
+    here = str(checkpoints.get(space, step))
+    return "/".join(digest(part)[:8] for part in (*parts, last if here == before else here))
 
 
 class BlockedInGraph(GuardrailBlocked, GraphBubbleUp, RuntimeError):

@@ -20,7 +20,7 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import metadata, telling, unscored, with_metadata
+from guardrails_mw.adapters.metadata import added, metadata, telling, unscored, with_added, with_metadata
 from guardrails_mw.adapters.proposal import said, with_said
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall, is_name
@@ -97,6 +97,7 @@ def beside_said(message: BaseMessage) -> dict[str, object]:
     """What somebody put beside the content of a message that he wrote."""
     name = message.name if message.name and not is_name(message.name) else None
     found = {"name": name, "additional_kwargs": message.additional_kwargs, "response_metadata": metadata(message)}
+    found["fields"] = added(message)
     return {key: value for key, value in found.items() if value}
 
 
@@ -105,6 +106,7 @@ def with_beside_said(message: BaseMessage, new: Mapping[str, object]) -> BaseMes
     old = beside_said(message)
     update = {"name": new.get("name")} if "name" in old else {}
     told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
+    told = with_added(told, cast("dict[str, object]", new.get("fields", {})))
     kwargs = new.get("additional_kwargs", {})
     return told.model_copy(update={**update, "additional_kwargs": kwargs, "id": name_of(told)})
 
@@ -115,7 +117,7 @@ def _call_id(message: ToolMessage | FunctionMessage) -> str:
 
 def call_event(call: ToolCall, here: Here) -> Event:
     """The event of a tool call, keyed so that it is the same when its node runs again."""
-    key = ("call", here.where.task, call.id or digest([call.name, call.args]))
+    key = ("call", here.where.task, here.where.turn, call.id or digest([call.name, call.args]))
     return here.event(Stage.TOOL_CALL, Origin.MODEL, Content(call.args), *key, call=call)
 
 
@@ -129,7 +131,7 @@ def output_event(message: BaseMessage, here: Here, key: str) -> Event:
     content, beside = said(message), _told(message)
     if beside:
         text = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": plain(beside)}]
+        content = [*(() if calls_only(message) else text), {"type": "reasoning", "beside": beside}]
     return here.event(Stage.OUTPUT, Origin.MODEL, Content(content, blocks=True), "output", key)
 
 
@@ -143,12 +145,14 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     beside = _told(message)
     if not beside or not isinstance(content, list):
         return unscored(with_content(message, with_said(message, content)))
-    new, text = cast("dict[str, dict[str, object]]", in_form_of(beside, content[-1]["beside"])), content[:-1]
+    new, text = content[-1]["beside"], content[:-1]
     update: dict[str, object] = {name: new[name] for name in ("invalid_tool_calls", "name") if name in new}
+    message = with_added(message, in_form_of(added(message), new.get("fields", {})))
     for name in ("additional_kwargs", "response_metadata"):
         if name in new:
-            rest = {key: value for key, value in getattr(message, name).items() if key not in beside[name]}
-            update[name] = {**rest, **new[name]}
+            table, told = getattr(message, name), beside[name]
+            rest = {key: value for key, value in table.items() if key not in told}
+            update[name] = {**rest, **in_form_of({key: table[key] for key in table if key in told}, new[name])}
     if not calls_only(message):
         update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
     return unscored(with_content(message, message.content).model_copy(update=update))
@@ -158,15 +162,17 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
     """All that an answer says besides its content: beside it, in what its provider tells of it, in its name."""
     found: dict[str, str | Sequence[object] | Mapping[str, object]] = {**_beside(message)}
     if free := metadata(message):
-        found["response_metadata"] = free
+        found["response_metadata"] = cast("Mapping[str, object]", plain(free))
     if message.name and not is_name(message.name):
         found["name"] = message.name
+    if fields := added(message):
+        found["fields"] = cast("dict[str, object]", plain(fields))
     return found
 
 
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
     """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
-    kept = telling(message.additional_kwargs)
+    kept = {key: plain(value) for key, value in telling(message.additional_kwargs).items()}
     found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
     if isinstance(message, AIMessage) and message.invalid_tool_calls:
         found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]
@@ -238,7 +244,8 @@ def named(message: ToolMessage, here: Here) -> ToolMessage:
     """The message with an id of its own, by which it is known again in the conversation."""
     if message.id is not None and is_name(message.id):
         return message
-    own = [here.where.task, message.tool_call_id, message.content, *([message.id] if message.id else ())]
+    own = [here.where.task, here.where.turn, message.tool_call_id, message.content]
+    own += [message.id] if message.id else []
     return message.model_copy(update={"id": f"gm-{digest(own)}"})
 
 

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import TypeVar
 
 from langchain_core.messages import AIMessage, BaseMessage
+from pydantic import BaseModel
 
 from guardrails_mw.event import is_name, is_sealed
 
-__all__ = ["folded", "metadata", "telling", "unfolded", "unscored", "with_metadata"]
+__all__ = [
+    "added",
+    "folded",
+    "metadata",
+    "technical",
+    "telling",
+    "unfolded",
+    "unscored",
+    "with_added",
+    "with_fields",
+    "with_metadata",
+]
 
 M = TypeVar("M", bound=BaseMessage)
+P = TypeVar("P", bound=BaseModel)
 
 _WORD = re.compile(r"(?![0-9_.:/ -]{9,}$)[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
 _TECHNICAL = frozenset(
@@ -26,6 +40,68 @@ _TECHNICAL = frozenset(
 _SCORES = "logprobs"
 
 
+def added(message: BaseMessage) -> dict[str, object]:
+    """What a message says in fields that are not LangChain's: those of its own class, and those that it was made with.
+
+    The role that a message names for itself is one, unless it is a name.
+
+    >>> from langchain_core.messages import ChatMessage
+    >>> added(ChatMessage("hi", role="critic", note="be kind", turn=1))
+    {'note': 'be kind'}
+    """
+    own, more = _own_fields(type(message)), message.model_extra
+    if not own and not more:
+        return {}
+    found = {name: getattr(message, name, None) for name in own} | (more or {})
+    return {
+        name: value
+        for name, value in found.items()
+        if not _is_slight(name, value) and not (name == "role" and is_name(str(value)))
+    }
+
+
+@lru_cache(maxsize=256)
+def _own_fields(kind: type[BaseMessage]) -> tuple[str, ...]:
+    """The names of fields that LangChain does not give to messages of this class."""
+    theirs = next(each for each in kind.__mro__ if each.__module__.startswith("langchain_core.messages"))
+    return tuple(name for name in kind.model_fields if name == "role" or name not in theirs.model_fields)  # type: ignore[attr-defined]
+
+
+def with_added(message: M, new: Mapping[str, object]) -> M:
+    """A copy with this in place of what it `added`, one for one and perhaps under other names; or without any of it."""
+    old = added(message)
+    if not old or new:
+        return with_fields(message, old, new) if old else message
+    own = {name: _nothing(value) for name, value in old.items() if name in type(message).model_fields}
+    bare = message.model_copy(update=own)
+    if bare.model_extra:
+        bare.model_extra.clear()
+    return bare
+
+
+def with_fields(model: P, old: Iterable[str], new: Mapping[str, object]) -> P:
+    """A copy of a model with these fields in place of the old ones, in their order.
+
+    Names may differ, but not of fields that its class declares. They are not validated: what stands in for a value that
+    was hidden need not look like one.
+    """
+    copy, more = model.model_copy(), dict(model.model_extra or {})
+    for name, (called, value) in zip(old, new.items(), strict=True):
+        if name in more:
+            del more[name]
+            more[called] = value
+        else:
+            vars(copy)[name] = value
+    if copy.model_extra is not None:
+        copy.model_extra.clear()
+        copy.model_extra.update(more)
+    return copy
+
+
+def _nothing(value: object) -> object:
+    return "" if isinstance(value, str) else [] if isinstance(value, list) else {} if isinstance(value, dict) else None
+
+
 def metadata(message: BaseMessage) -> dict[str, object]:
     """What a message's metadata may say: all of it but technical values under the names that providers use.
 
@@ -35,23 +111,17 @@ def metadata(message: BaseMessage) -> dict[str, object]:
     >>> metadata(AIMessage("", response_metadata={"model_name": "m-1", "cited": "a page"}))
     {'cited': 'a page'}
     """
+    scored = isinstance(message, AIMessage)  # by others they are no scores
     return {
         key: value
         for key, value in message.response_metadata.items()
-        if not _is_slight(key, value)
-        and key != "guardrails"
-        and not (key == _SCORES and isinstance(message, AIMessage))
-        and not (key in _TECHNICAL and _is_technical(value))
+        if _may_say(key, value) and not (scored and key == _SCORES)
     }
 
 
-def with_metadata(message: M, new: Mapping[str, object]) -> M:
-    """A copy with this in place of what its metadata may say."""
-    free = metadata(message)
-    if not free:
-        return message
-    rest = {key: value for key, value in message.response_metadata.items() if key not in free}
-    return unscored(message.model_copy(update={"response_metadata": {**rest, **new}}))
+def technical(told: Mapping[str, object]) -> dict[str, object]:
+    """What providers tell of a call without a word that could say something; scores of tokens are such words."""
+    return {key: value for key, value in told.items() if not _may_say(key, value)}
 
 
 def telling(kwargs: Mapping[str, object]) -> dict[str, object]:
@@ -74,6 +144,21 @@ def _is_signature(key: str, value: object) -> bool:
     if isinstance(value, list | tuple):
         return all(_is_signature(key, item) for item in value)
     return ("signature" in key or "encrypted" in key) and isinstance(value, str) and is_sealed(value)
+
+
+def _may_say(key: str, value: object) -> bool:
+    if _is_slight(key, value) or key == "guardrails":
+        return False
+    return not (key in _TECHNICAL and _is_technical(value))
+
+
+def with_metadata(message: M, new: Mapping[str, object]) -> M:
+    """A copy with this in place of what its metadata may say."""
+    free = metadata(message)
+    if not free:
+        return message
+    rest = {key: value for key, value in message.response_metadata.items() if key not in free}
+    return unscored(message.model_copy(update={"response_metadata": {**rest, **new}}))
 
 
 def _is_technical(value: object) -> bool:

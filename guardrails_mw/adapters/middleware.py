@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import cast
 
 from langchain.agents.middleware import AgentMiddleware
@@ -18,7 +19,8 @@ from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, RemoveMe
 from langgraph.prebuilt.tool_node import ToolCallRequest
 from langgraph.types import Command
 
-from guardrails_mw.adapters.exchange import ANSWERED, Exchange
+from guardrails_mw.adapters.answered import ANSWERED, Answered
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.host import Runs
 from guardrails_mw.adapters.messages import name_of
 from guardrails_mw.adapters.model import GuardedChatModel, guard_model
@@ -28,7 +30,7 @@ from guardrails_mw.adapters.tools import ToolResult, guarded_call
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Stage
 from guardrails_mw.generation import Seat
-from guardrails_mw.seam import MIDDLEWARE
+from guardrails_mw.seam import MIDDLEWARE, Power
 from guardrails_mw.wait import Either, drive, drive_async
 
 __all__ = ["GuardrailsMiddleware"]
@@ -76,8 +78,8 @@ class GuardrailsMiddleware(AgentMiddleware):
     async def _model_call(
         self, request: ModelRequest, call: Callable[[ModelRequest], Either[ModelResponse]]
     ) -> ModelCallResult:
-        """Call the guarded model; where another middleware called one of its own, decide that answer."""
-        model, answered = self._guarded(request), list[str]()
+        """Call the guarded model; an answer that is not what it gave, but another middleware's, is decided here."""
+        model, answered = self._guarded(request), Answered(self._seat)
         exchange = model.exchange(await self._runs.here())
         reading = await exchange.read(request.messages, system=True)  # the agent's own words are not among these
         changed = request.override(model=model, messages=cast("list[AnyMessage]", reading.messages))
@@ -87,8 +89,7 @@ class GuardrailsMiddleware(AgentMiddleware):
                 response = await call(changed)
         finally:
             ANSWERED.reset(token)
-        if not answered:
-            response = await _decided(response, exchange, Target(model.inner))
+        response = await _decided(response, exchange, Target(model.inner), answered)
         return self._with_state(response, _replacements(request.messages, reading, exchange.enforcer))
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolResult]) -> ToolResult:
@@ -143,19 +144,30 @@ def _replacements(messages: Sequence[BaseMessage], reading: Reading, enforcer: E
     replacements: list[BaseMessage] = []
     for index, decision in reading.decisions.items():
         message, new = messages[index], reading.messages[index]
-        if message.id is None or new.content == message.content:
+        if message.id is None or new == message:
             continue
         gone = remove and decision.blocked and decision.stage is Stage.INPUT
         replacements.append(RemoveMessage(id=message.id) if gone else new)
     return replacements
 
 
-async def _decided(response: ModelResponse, exchange: Exchange, target: Target) -> ModelResponse:
-    """A response that came past the guarded model."""
-    result = [
-        await exchange.foreign(message, name_of(message), target) if isinstance(message, AIMessage) else message
-        for message in response.result
-    ]
+async def _decided(response: ModelResponse, exchange: Exchange, target: Target, answered: Answered) -> ModelResponse:
+    """A response with each answer in it decided that is not, to the letter, what the guarded model gave.
+
+    What was read out of such an answer already cannot be edited any more.
+    """
+    if response.structured_response is not None:
+        exchange = replace(exchange, seam=exchange.seam.without(Power.EDIT))
+    result = list[BaseMessage]()
+    for message in response.result:
+        if not isinstance(message, AIMessage) or answered.gave(message):
+            result.append(message)
+            continue
+        counted = answered.began(message)
+        said, refused = await exchange.foreign(message, name_of(message), None if counted else target)
+        result.append(said)
+        if refused:
+            return ModelResponse(result=result)
     return response if result == response.result else ModelResponse(result=result)
 
 

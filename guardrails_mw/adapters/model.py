@@ -15,12 +15,13 @@ from uuid import uuid4
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableBinding, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, SkipValidation
 
+from guardrails_mw.adapters.answered import begun, decided
 from guardrails_mw.adapters.chunks import as_chunk
 from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.host import Here, Runs
@@ -108,6 +109,7 @@ class GuardedChatModel(BaseChatModel):
         chunks = super().stream(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
         with entry.standing():  # the call is made before the first chunk comes
             first = next(chunks)
+        begun(self.seat, first)
         yield first
         yield from chunks
 
@@ -119,6 +121,7 @@ class GuardedChatModel(BaseChatModel):
         chunks = super().astream(entry.reading.messages, config, **kwargs)  # type: ignore[arg-type]
         with entry.standing():
             first = await anext(chunks)
+        begun(self.seat, first)
         yield first
         async for chunk in chunks:
             yield chunk
@@ -140,18 +143,25 @@ class GuardedChatModel(BaseChatModel):
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
         if self._entered() is not None:
-            return super().generate(messages, *args, **kwargs)  # type: ignore[arg-type]
+            return self._given(super().generate(messages, *args, **kwargs))  # type: ignore[arg-type]
         entered, cleaned = drive(self._entering_all(messages))
         with entered.standing():
-            return super().generate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
+            return self._given(super().generate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
         if self._entered() is not None:
-            return await super().agenerate(messages, *args, **kwargs)  # type: ignore[arg-type]
+            return self._given(await super().agenerate(messages, *args, **kwargs))  # type: ignore[arg-type]
         entered, cleaned = await drive_async(self._entering_all(messages))
         with entered.standing():
-            return await super().agenerate(cleaned, *args, **kwargs)  # type: ignore[arg-type]
+            return self._given(await super().agenerate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
+
+    def _given(self, result: LLMResult) -> LLMResult:
+        """The answers as LangChain made them up, known from now on as this guard's."""
+        for generation in (each for several in result.generations for each in several):
+            if isinstance(generation, ChatGeneration):
+                decided(self.seat, generation.message)
+        return result
 
     def _entered(self) -> Entered | None:
         """The call that this guard is looking after already."""
@@ -256,7 +266,9 @@ class GuardedChatModel(BaseChatModel):
         """The answer as it comes, if the model streams and the gates let text flow; else whole."""
         exchange = await self._standing(run_manager)
         if not await target.streams or exchange.enforcer.engine.flow(Stage.OUTPUT) is None:
-            yield as_chunk(await exchange.run(messages, target, Target.gathered))
+            chunk = as_chunk(await exchange.run(messages, target, Target.gathered))
+            decided(self.seat, chunk.message)
+            yield chunk
             return
         async with aclosing(streamed(exchange, messages, target)) as chunks:
             async for chunk in chunks:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
+from guardrails_mw.adapters.metadata import unscored
+
 __all__ = ["call_blocks", "said", "with_calls", "with_said"]
 
 _KINDS = frozenset({"tool_use", "function_call", "tool_call", "tool_call_chunk"})
@@ -56,7 +58,8 @@ def with_calls(message: AIMessage, calls: Sequence[HostToolCall]) -> AIMessage:
             for index, block in enumerate(content)
         ]
     beside = {k: v for k, v in message.additional_kwargs.items() if k not in ("tool_calls", "function_call")}
-    return message.model_copy(update={"content": content, "tool_calls": list(calls), "additional_kwargs": beside})
+    copy = message.model_copy(update={"content": content, "tool_calls": list(calls), "additional_kwargs": beside})
+    return unscored(copy)  # some providers score the tokens of calls too
 
 
 def _blocks(message: BaseMessage) -> dict[int, HostToolCall]:

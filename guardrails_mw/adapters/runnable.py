@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar, cast
 
 from langchain_core.callbacks import BaseCallbackManager
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.runnables.config import ensure_config, merge_configs
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 
+from guardrails_mw.adapters.answered import ANSWERED, Answered
 from guardrails_mw.adapters.callback import GuardrailsHandler
-from guardrails_mw.adapters.chunks import last
-from guardrails_mw.adapters.exchange import ANSWERED, Exchange
+from guardrails_mw.adapters.chunks import last, settled
+from guardrails_mw.adapters.exchange import Exchange
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, Runs, digest, on_behalf, raise_block
 from guardrails_mw.adapters.messages import refusal_message
@@ -53,8 +54,8 @@ class _Call(Generic[I]):
     config: RunnableConfig
     kwargs: Mapping[str, object]
     held: Held
-    answered: list[str] = field(default_factory=list)
-    """What guarded models inside have answered."""
+    answered: Answered
+    """What models of this guard have decided inside."""
 
 
 class GuardedRunnable(Runnable[I, O], Generic[I, O]):
@@ -197,7 +198,7 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         handler = GuardrailsHandler(self._seat, self._runs, asking, _INSIDE)
         outer_config = on_behalf(self._unwatched(config, enforcer), self._actor)
         inner_config = merge_configs(outer_config, {"callbacks": [handler]})
-        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer))
+        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer), Answered(self._seat))
         return call, decision if decision.blocked else None
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> tuple[O, Decision | None]:
@@ -216,8 +217,8 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     async def _answer(
         self, call: _Call[I], answer: AIMessage, shown: Shown | None
     ) -> tuple[BaseMessage, Decision | None]:
-        whole = message_chunk_to_message(answer) if isinstance(answer, AIMessageChunk) else answer
-        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered)
+        whole = settled(answer)
+        exchange = Exchange(call.enforcer, _RESULT, call.here, decided=call.answered.calls)
         decided, block = await exchange.answer(whole, exchange.named(), shown)
         if decided is whole:
             return answer, block

@@ -12,12 +12,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.outputs.chat_generation import merge_chat_generation_chunks
 
-from guardrails_mw.adapters.chunks import as_chunk, last
-from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, noted, sent_back
+from guardrails_mw.adapters.answered import decided
+from guardrails_mw.adapters.chunks import as_chunk, last, settled
+from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, output_event, refusal_message
 from guardrails_mw.adapters.metadata import folded, unfolded
@@ -131,9 +132,7 @@ class _Draft:
         merged = merge_chat_generation_chunks(chunks)
         if merged is None:
             raise ValueError("No generations found in stream.")
-        message = message_chunk_to_message(merged.message)
-        assert isinstance(message, AIMessage)
-        return message, merged.generation_info
+        return settled(cast("AIMessage", merged.message)), merged.generation_info
 
     def told(self) -> Shown:
         """What was shown, for the decision on the whole."""
@@ -212,6 +211,7 @@ class _Attempt:
             raise
         if block is not None:
             return ChatGenerationChunk(message=AIMessageChunk(content=message.content)), block
+        decided(self._exchange.enforcer.seat, answer)
         return last(self.draft.rest(cast("AIMessage", answer)), unfolded(answer, info)), None
 
     async def _broken_off(self) -> None:
@@ -232,7 +232,6 @@ async def streamed(
     name = exchange.named()
     checked, refused = await exchange.checked(messages)
     if refused is None and (end := ended(exchange.enforcer, messages)) is not None:
-        noted(name)
         yield last(end, None)
         return
     engine, number = exchange.enforcer.engine, 0
@@ -247,19 +246,17 @@ async def streamed(
                 yield piece
         rest, block = await attempt.answer()
         if block is None:
-            noted(name)
             yield rest
             return
         if attempt.draft.shown:
             refusal = attempt.draft.refusal(refusal_message(exchange.enforcer, block))
-            noted(name)
             yield last(refusal, None)
             return
         if number >= min(engine.reasks(block), MAX_REASKS):
             refused = block
         else:
             checked, number = checked + sent_back(rest.message, block.verdict.note), number + 1
-    yield as_chunk(exchange.refused(refused, name, messages))
+    yield as_chunk(exchange.refused(refused, messages))
 
 
 def _source(target: Target, messages: list[BaseMessage]) -> Source[ChatGenerationChunk]:

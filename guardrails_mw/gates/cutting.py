@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
+from guardrails_mw.gates.disguise import UNSEEN
+
 __all__ = ["LAG", "apart", "between_words", "in_number", "until_apart", "words_back"]
 
 LAG = 64
-"""Characters that must follow a cut: more than the longest value with spaces in it, an IBAN in groups of four."""
+"""Characters that must follow a cut, disguise undone: more than the longest value with spaces has, an IBAN in fours."""
 
 _BLANKS = " \n\t\r"
-_RUN = frozenset(
-    "+\uff0b-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\uff0d\uff0e\uff0f \n\t\r\u00a0\u00ad\u2009\u200b\u202f"
-    "\u2060\u3000()\uff08\uff09\uff3b\uff3d.[]/,:"
+_RUN = UNSEEN.union(
+    "+\uff0b-\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u30fc\uff0d\uff0e\uff0f \n\t\r\u00a0\u2007\u2009\u202f"
+    "\u3000()\uff08\uff09\uff3b\uff3d.[]/,:"
 )
 """What may stand between the digits of one number."""
 _NUMBER = re.compile(r"[\s()+./,:;-]{0,8}\d")

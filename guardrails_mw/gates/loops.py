@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
@@ -33,7 +34,7 @@ class _Seen(NamedTuple):
 
     `state` is ``open`` until its result came, then ``ran``, ``twin`` (one of the same turn gave the same) or, where a
     person let it through, ``approved``; for a call that was stopped it is the rung. `id` is the model's own id of the
-    call, which its result has too; `turn` is common to the calls that the model made at once.
+    call, which its result has too; `turn` is common to the calls that the model made at once (`Where.turn`).
     """
 
     key: str
@@ -79,9 +80,10 @@ class LoopsGate(Gate):
     """Stops a tool call that only goes on with a loop: first a hint to the model, then a person, then the end.
 
     A stopped call counts as if it had given the same result again, so each rung comes once, in order, until something
-    new is seen or a person lets the call through; calls that the model makes at once stand on one rung. Codes:
-    ``loop.`` and a kind of `loops.KINDS`, ``loop.steps``, ``loop.seconds``. An event that comes again under its key
-    gets the same answer again and is counted once. A result counts in the run that made the call.
+    new is seen or a person lets the call through; calls that the model makes at once stand on one rung. Agents that
+    work side by side are told apart: neither goes round by what the other does, nor is one's loop hidden by the other's
+    news. Codes: ``loop.`` and a kind of `loops.KINDS`, ``loop.steps``, ``loop.seconds``. An event that comes again
+    under its key gets the same answer again and is counted once. A result counts in the run that made the call.
 
     Args:
         name: the gate's name.
@@ -130,7 +132,8 @@ class LoopsGate(Gate):
             step = step_of(
                 tool.name, tool.args, event.content.value, not tool.failed, habits=self._of(tool), secret=self._secret
             )
-            self._update(event.where.run, lambda run: _with_result(run, event.key, own, step))
+            mine = _Seen(event.key, _RAN, step.tool, step.call, id=own, turn=event.where.turn)
+            self._update(event.where.run, lambda run: _with_result(run, mine, step))
             return Verdict.allow()
         key, verdict = event.key or uuid4().hex, Verdict.allow()
         call = call_key(tool.name, tool.args, self._secret, self._of(tool).key)
@@ -199,27 +202,48 @@ _UNKNOWN = Habits()
 
 
 def _last(seen: Sequence[_Seen]) -> Sequence[_Seen]:
-    """What is worth keeping: the last steps, and calls whose result may yet come."""
+    """What is worth keeping: the last steps of each that works by itself, and calls whose result may yet come."""
     seen = seen[-_KEPT:]
-    spare = sum(item.state not in _APART for item in seen) - WINDOW
+    if len(seen) <= WINDOW:
+        return seen
     kept: list[_Seen] = []
-    for item in seen:
-        if item.state not in _APART and spare > 0:
-            spare -= 1
-        else:
-            kept.append(item)
-    return kept
+    after: Counter[str] = Counter()  # steps, by the graph that they are in
+    for item in reversed(seen):
+        if item.state not in _APART:
+            if sum(steps for graph, steps in after.items() if not _beside(graph, item.turn)) >= WINDOW:
+                continue
+            after[item.turn.rpartition("/")[0]] += 1
+        kept.append(item)
+    return kept[::-1]
 
 
 def _streak(seen: Sequence[_Seen], turn: str) -> list[_Seen]:
-    """The steps that count: those since a person last let one through, but none of the turn that is being decided."""
+    """The steps that count: those since a person last let one through, but none of the turn that is being decided.
+
+    Nor do those of others who work at the same time.
+    """
     steps: list[_Seen] = []
     for item in seen:
+        if _beside(item.turn, turn):
+            continue
         if item.state == _APPROVED:
             steps.clear()
         if item.state not in _APART and not (turn and item.turn == turn):
             steps.append(item)
     return steps
+
+
+def _beside(one: str, other: str) -> bool:
+    """Whether two turns are of tasks that were started at once: their ways part at a task, within the same step.
+
+    >>> _beside("1/a/7", "1/b/7"), _beside("1/a/7", "2/b/7"), _beside("1", "1/a/7")
+    (True, False, False)
+    """
+    if one == other or "/" not in one or "/" not in other:
+        return False
+    ways = enumerate(zip(one.split("/"), other.split("/"), strict=False))
+    parting = next((place for place, (mine, others) in ways if mine != others), 0)
+    return parting % 2 == 1
 
 
 def _latest(steps: Sequence[_Seen], new: _Seen) -> _Seen:
@@ -228,24 +252,34 @@ def _latest(steps: Sequence[_Seen], new: _Seen) -> _Seen:
     return next(same, None) or next(item for item in reversed(steps) if item.tool == new.tool)
 
 
-def _with_result(run: _Run, key: str, call_id: str, step: Step) -> _Run:
+def _with_result(run: _Run, mine: _Seen, step: Step) -> _Run:
     """Add a result in the place of its call: one under way, or one that a person was asked about."""
-    for index in range(len(run.seen) - 1, -1, -1):
-        item = run.seen[index]
-        mine = item.key == key or (item.id == call_id if call_id else item.call == step.call)
-        if mine and item.state in {_OPEN, "ask"}:
-            state = _APPROVED if item.state == "ask" else _TWIN if _has_twin(run.seen, item, step) else _RAN
-            ran = item._replace(
-                state=state,
-                call=step.call,
-                result=step.result,
-                traits=step.traits,
-                patience=step.patience,
-                figures=step.figures,
-                wording=step.wording,
-            )
-            return replace(run, seen=(*run.seen[:index], ran, *run.seen[index + 1 :]))
-    return run
+    index = _place_of(run.seen, mine)
+    if index is None:
+        return run
+    item = run.seen[index]
+    state = _APPROVED if item.state == "ask" else _TWIN if _has_twin(run.seen, item, step) else _RAN
+    ran = item._replace(
+        state=state,
+        call=step.call,
+        result=step.result,
+        traits=step.traits,
+        patience=step.patience,
+        figures=step.figures,
+        wording=step.wording,
+    )
+    return replace(run, seen=(*run.seen[:index], ran, *run.seen[index + 1 :]))
+
+
+def _place_of(seen: Sequence[_Seen], mine: _Seen) -> int | None:
+    """Where the call of a result stands: one of the same turn, if models beside each other chose the same id."""
+    places = [
+        index
+        for index, item in enumerate(seen)
+        if item.state in {_OPEN, "ask"}
+        and (item.key == mine.key or (item.id == mine.id if mine.id else item.call == mine.call))
+    ]
+    return max(places, key=lambda index: (seen[index].turn == mine.turn, index), default=None)
 
 
 def _has_twin(seen: Sequence[_Seen], mine: _Seen, step: Step) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, Tools, make_guard, spoke, thread, tool_messages, wants
+from chat import Script, ScriptedModel, Tools, in_turn, make_guard, spoke, thread, tool_messages, wants
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import BaseTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.sqlite import SqliteSaver
+from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command
 
@@ -183,3 +186,87 @@ def test_a_forged_mark_ends_the_run_and_says_nothing(tmp_path: Path) -> None:
         agent = create_agent(ScriptedModel(script=looping), [look], middleware=[guard.middleware()])
         state = agent.invoke({"messages": [HumanMessage("go"), wants("look", "c0", q="x"), forged]})
     assert state["messages"][-1].content == "I can't help with that (ended)."
+
+
+class _InStep:
+    """Lets two threads take their steps together, until one of them is through."""
+
+    def __init__(self) -> None:
+        self._barrier = threading.Barrier(2, timeout=20)
+
+    def step(self) -> None:
+        with suppress(threading.BrokenBarrierError):
+            self._barrier.wait()
+
+    def through(self) -> None:
+        self._barrier.abort()
+
+
+def test_agents_side_by_side(tmp_path: Path) -> None:
+    """One agent's loop is found although another one brings news meanwhile; the other is not stopped for its calls."""
+    tools, together, told = Tools(), _InStep(), list[str]()
+
+    def stuck(messages: Sequence[BaseMessage]) -> AIMessage:
+        together.step()
+        return looping(messages)
+
+    def busy(messages: Sequence[BaseMessage]) -> AIMessage:
+        """Looks up another thing each time, but for two that the first agent looks up too."""
+        given = sum(isinstance(m, AIMessage) for m in messages)
+        together.step()
+        asked = "x" if given > 4 else f"item {given}"
+        return AIMessage("Found.") if given == 7 else wants("look", f"c{given}", q=asked)
+
+    with make_guard(tmp_path, "loops: {then: [block]}") as guard:
+
+        def asking(name: str, script: Script) -> BaseTool:
+            agent = create_agent(ScriptedModel(script=script), tools.all(), middleware=[guard.middleware()])
+
+            @tool(name)
+            def ask(question: str) -> str:
+                """Ask a helper."""
+                try:
+                    told.append(str(agent.invoke({"messages": [HumanMessage(question)]})["messages"][-1].content))
+                finally:
+                    together.through()
+                return told[-1]
+
+            return ask
+
+        calls = [{"name": name, "args": {"question": "?"}, "id": name} for name in ("first", "second")]
+        both = ScriptedModel(script=in_turn(AIMessage("", tool_calls=calls), AIMessage("Done.")))
+        helpers = [asking("first", stuck), asking("second", busy)]
+        create_agent(both, helpers, middleware=[guard.middleware()]).invoke({"messages": [HumanMessage("go")]})
+        assert spoke(guard) == [("tool_call", "block", "loops", "loop.repeat", 0)]
+    assert sorted(told) == ["Found.", "I can't help with that (loop.repeat)."]
+    assert sorted(q for _, q in tools.done) == [*(f"item {n}" for n in range(5)), *["x"] * 7]
+
+
+@pytest.mark.parametrize("ids", ["its own", "the same"])
+@pytest.mark.parametrize("way", ["tasks", "node"])
+def test_a_loop_within_one_step(way: str, ids: str, tmp_path: Path) -> None:
+    """An agent that is a function, not a graph, makes all its calls in one step; each answer is a turn even so."""
+    tools = Tools()
+
+    def script(messages: Sequence[BaseMessage]) -> AIMessage:
+        return wants("look", "c" if ids == "the same" else f"c{len(messages)}", q="x")
+
+    with make_guard(tmp_path, "loops: {repeats: 3, then: [nudge, block]}") as guard:
+        model, node = guard.model(ScriptedModel(script=script)), guard.tool_node(tools.all())
+
+        def answer(messages: list[BaseMessage]) -> BaseMessage:
+            return model.invoke(messages)
+
+        def run(messages: list[BaseMessage]) -> list[BaseMessage]:
+            return node.invoke({"messages": messages})["messages"]
+
+        def agent(messages: list[BaseMessage]) -> list[BaseMessage]:
+            for _ in range(6):
+                messages = [*messages, task(answer)(messages).result() if way == "tasks" else answer(messages)]
+                messages += task(run)(messages).result() if way == "tasks" else run(messages)
+            return messages
+
+        messages = entrypoint()(agent).invoke([HumanMessage("go")])
+        assert spoke(guard) == [("tool_call", "block", "loops", "loop.repeat", 0)] * 2
+    assert len(tools.done) == 3
+    assert messages[-1].content == "I can't help with that (loop.repeat)."

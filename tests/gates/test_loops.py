@@ -179,6 +179,22 @@ def test_calls_of_one_turn_are_one_step(store: Store) -> None:
         assert {gate.check(call(f"{turn}.{index}", turn=f"#{turn}")).remedy for index in range(3)} == {remedy}
 
 
+def test_many_side_by_side(store: Store) -> None:
+    """Of ten agents at once, whose models number their calls alike, each one that goes round is found in time."""
+    gate = LoopsGate("loops", store)
+    for step in range(6):
+        events = [
+            replace(call(f"{agent}.{step}", turn=f"1/{agent}/{step}"), call=ToolCall("search", {"q": "x"}, f"c{step}"))
+            for agent in range(10)
+        ]
+        expected = Action.BLOCK if step == 5 else Action.ALLOW
+        assert {gate.check(event).action for event in events} == {expected}
+        for agent, event in enumerate(events):
+            gate.check(result(event, "nothing" if agent % 2 else f"nothing for agent {chr(97 + agent)}"))
+    assert gate.check(call("new", turn="1/new/0")).action is Action.ALLOW
+    assert gate.check(call("after", turn="2/new/0")).action is Action.BLOCK
+
+
 @pytest.mark.parametrize("value", ["nothing", "found"])
 def test_an_approval_answers_the_streak(store: Store, value: str) -> None:
     """After a call that a person let through the count begins with that call, and so does the ladder."""

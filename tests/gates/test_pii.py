@@ -23,7 +23,7 @@ from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.gate import DEADLINE, Cost, Site
 from guardrails_mw.gates.pii.context import split_name
 from guardrails_mw.gates.pii.countries import COUNTRIES
-from guardrails_mw.gates.pii.disguise import undisguised
+from guardrails_mw.gates.pii.disguise import read
 from guardrails_mw.gates.pii.engine import Engine
 from guardrails_mw.gates.pii.gate import PiiConfig, PiiGate
 from guardrails_mw.gates.pii.matching import Match, distinct
@@ -184,6 +184,12 @@ def test_findings_are_spans_of_the_text(text: str) -> None:
         ("it is 617.555.0127", "it is [PHONE_NUMBER]"),
         ("passport 219099999", "passport [US_PASSPORT]"),
         ("git@build.internal", "[EMAIL_ADDRESS]"),
+        ("visa 4111/1111/1111/1111", "visa [CREDIT_CARD]"),
+        ("rows 4111, 1111, 1111, 1111", "rows 4111, 1111, 1111, 1111"),
+        ("visa 9999/4111/1111/1111/1111", "visa 9999/4111/1111/1111/1111"),
+        ("ssn: 219/09/9999", "ssn: [US_SSN]"),
+        ("on 219/09/9999", "on 219/09/9999"),
+        ("de88370400440532013000", "de88370400440532013000"),
     ],
 )
 def test_agent_profile(text: str, scrubbed: str) -> None:
@@ -203,6 +209,29 @@ def test_agent_profile(text: str, scrubbed: str) -> None:
         ("4111\u00a01111\u00a01111\u00a01111", "CREDIT_CARD"),
         ("4111\u20111111\u20111111\u20111111", "CREDIT_CARD"),
         ("219\u201109\u20119999", "US_SSN"),
+        ("bob&#64;example.com", "EMAIL_ADDRESS"),
+        ("bob&commat;example&period;com", "EMAIL_ADDRESS"),
+        ("bob\\u0040example.com", "EMAIL_ADDRESS"),
+        ("bob%2540example.com", "EMAIL_ADDRESS"),
+        ("bob\\u0026#64;example.com", "EMAIL_ADDRESS"),
+        ("bob\ufe6bexample\u3002com", "EMAIL_ADDRESS"),
+        ("bob@example.\u0441\u043em", "EMAIL_ADDRESS"),
+        ("bob@exa\U000e0041mple.com", "EMAIL_ADDRESS"),
+        ("&#52;111111111111111", "CREDIT_CARD"),
+        ("4111\ufe0f1111\ufe0f1111\ufe0f1111", "CREDIT_CARD"),
+        ("4111.1111.1111.1111", "CREDIT_CARD"),
+        ("4111_1111_1111_1111", "CREDIT_CARD"),
+        ("4111\u00b71111\u00b71111\u00b71111", "CREDIT_CARD"),
+        ("4111\u20131111\u20131111\u20131111", "CREDIT_CARD"),
+        ("4111 - 1111 - 1111 - 1111", "CREDIT_CARD"),
+        ("3782.822463.10005", "CREDIT_CARD"),
+        ("219\u201309\u20139999", "US_SSN"),
+        ("de89370400440532013000", "IBAN_CODE"),
+        ("de89 3704 0044 0532 0130 00", "IBAN_CODE"),
+        ("at61 1904 3002 3457 3201", "IBAN_CODE"),
+        ("DE89.3704.0044.0532.0130.00", "IBAN_CODE"),
+        ("DE89_3704_0044_0532_0130_00", "IBAN_CODE"),
+        ("\U0001d403\U0001d404\U0001d7d6\U0001d7d7370400440532013000", "IBAN_CODE"),
     ],
 )
 def test_disguised_values(value: str, entity: str) -> None:
@@ -220,15 +249,29 @@ def _span(finding: Finding) -> tuple[str, int, int]:
 @given(TEXTS)
 def test_undisguised_text_maps_back(text: str) -> None:
     """Every character of the plain text comes from its own, forward-moving piece of the original."""
-    plain = undisguised(text)
+    plain = read(text)
     if plain is None:
         return
-    spans = [plain.original(Match(i, i + 1, "X", 1.0)) for i in range(len(plain.text))]
-    for character, span in zip(plain.text, spans, strict=True):
-        assert 0 <= span.start < span.end <= len(text)
-        own = text[span.start : span.end]
-        assert own == character or undisguised(own) or undisguised(f"0{own}0")  # some are read between digits only
-    assert all(a.end <= b.start for a, b in pairwise(spans))
+    spans = [plain.span(i, i + 1) for i in range(len(plain.text))]
+    for character, (start, end) in zip(plain.text, spans, strict=True):
+        assert 0 <= start < end <= len(text)
+        own = text[start:end]
+        assert own == character or read(own) or read(f"0{own}0")  # some are read between digits only
+    assert all(a[1] <= b[0] or a == b for a, b in pairwise(spans))  # an escape may stand for two characters
+
+
+def test_what_one_finder_remembers_is_no_answer_for_another() -> None:
+    """Within one check, numbers are remembered for those regions, that least length and that form only."""
+    from guardrails_mw.gates.pii.phones import PhoneFinder, remembering
+
+    text = "it is 2125550123"
+    finders = [PhoneFinder(["US"]), PhoneFinder(["DE"]), PhoneFinder(["US"], 11), PhoneFinder(["US"], marked=True)]
+    alone = [list(finder.spans(text)) for finder in finders]
+    assert alone == [[(6, 16, 0.4)], [], [], []]
+    for order in (finders, finders[::-1]):
+        with remembering():
+            found = {id(finder): list(finder.spans(text)) for finder in order}
+        assert [found[id(finder)] for finder in finders] == alone
 
 
 def test_keys_are_context() -> None:

@@ -115,6 +115,16 @@ CODE = [
     "my password for db-1 is aB3dE5fG7hJ9kL1m", "print('\\n' + \"a\\tb\")", "a.b.c(d, e)[0].f = 'x'", "version 1.2.3.4",
     "-----BEGIN PRIVATE KEY----- is how it begins", "ARN arn:aws:sns:us-east-1:123456789012:topic",
 ]  # fmt: skip
+WRITTEN = [
+    lambda char: char + "\u200b",
+    lambda char: "\u00ad\ufe0f" + char,
+    lambda char: f"&#{ord(char)};",
+    lambda char: f"%{ord(char):02X}",
+    lambda char: f"\\u{ord(char):04x}",
+    lambda char: chr(ord(char) + 0xFEE0),
+    lambda char: char + "\u200c" * 30,
+    lambda char: char + "\x00",
+]
 SIGNS = [" "] * 4 + [", ", "\t", "\n", "-", ".", "/", " - ", "; ", ":", " x", "+", " (", ") "]
 
 
@@ -128,6 +138,16 @@ def text_of(seed: int, length: int) -> str:
         passages.append(rng.choice(kinds)(rng, size))
         length -= size
     return "".join(passages)
+
+
+def disguised(text: str, seed: int) -> str:
+    """The same with some of its words written otherwise, character by character or here and there."""
+    rng, words = random.Random(seed), []
+    often, share = rng.choice((0.1, 0.5, 1.0)), rng.choice((0.1, 0.4, 1.0))
+    for word in text.split(" "):
+        write = rng.choice(WRITTEN) if rng.random() < often else str
+        words.append("".join(write(each) if "!" <= each <= "~" and rng.random() < share else each for each in word))
+    return " ".join(words)
 
 
 def prose(rng: random.Random, length: int) -> str:
@@ -208,3 +228,14 @@ def test_a_stream_is_what_the_whole_text_gives(guard: Guard, seed: int, length: 
         return
     assert shown == whole.content.value
     assert decision.verdict == whole.verdict
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(0, 60), cuts=st.integers(0, 2**32))
+def test_disguise_makes_no_difference(guard: Guard, seed: int, length: int, cuts: int) -> None:
+    """The same holds where names and values are written with invisible characters, escapes and wide letters."""
+    text = disguised(text_of(seed, length), cuts)
+    whole = guard.check(text, Stage.OUTPUT)
+    shown, decision = streamed(guard, pieces_of(text, cuts))
+    assert decision.verdict == whole.verdict
+    assert "swordfish" not in shown if whole.action is Action.BLOCK else shown == whole.content.value

@@ -1,66 +1,34 @@
-"""Texts written so that patterns miss what people still read, and where their characters came from.
+"""Numbers written so that patterns miss what people still read: digits apart, dashes that look alike, other scripts.
 
-Full-width letters and digits, invisible characters inside a value, percent encoding and digits set apart
-by single spaces are undone; the spans found in the result are carried back to the original.
+It comes on top of what `guardrails_mw.gates.disguise` undoes in every text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import pairwise
 
 import re2
 
+from guardrails_mw.gates.disguise import Change, Plain, rewritten, undisguised
 from guardrails_mw.gates.pii.matching import Match
 
-__all__ = ["Plain", "narrowed", "spelled_ssns", "undisguised"]
+__all__ = ["narrowed", "read", "spelled_ssns"]
 
-_ASCII_SIGN = re2.compile(r"%[2-7][0-9A-Fa-f]|[0-9](?: {1,2}(?:- )?[0-9]){8}")
-_INVISIBLE = "\u00ad\u034f\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"
 _GAPS = " \u00a0\u2009\u202f"
 _WIDE = "\uff01-\uff5e"
-_JOINS = "(?<=[0-9A-Z])[\u00a0\u2007\u2009\u202f\u2010\u2011](?=[0-9A-Z])"  # what keeps a number on one line
-_DISGUISE = re.compile(
-    rf"%[2-7][0-9A-Fa-f]|(?P<apart>\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d))|[{_INVISIBLE}]+|[{_WIDE}\u3000]+|{_JOINS}|(?:(?![0-9])\d)+"
-)
+_DASHES, _STOPS = "\u2010\u2011\u2012\u2013\u2212", "\u00b7\u2022\u2024\u2027\u2219\u22c5\u30fb"
+_JOINS = f"(?<=[0-9A-Z])[\u00a0\u2007\u2009\u202f{_DASHES}{_STOPS}](?=[0-9A-Z])"
+"""What keeps a number on one line, and signs drawn like a dash or a full stop between its groups."""
+_SPREAD = re2.compile(r"[0-9](?: {1,2}(?:- )?[0-9]){8}")
+_APART = re.compile(rf"\b\d(?:[{_GAPS}]{{1,2}}(?:-[{_GAPS}])?\d){{8,18}}\b(?![{_GAPS}]\d)")
 _ALIGNED = re.compile(rf"[{_WIDE}\u3000]+|{_JOINS}|(?:(?![0-9])\d)+")
-_HIDDEN = re.compile(f"[{_INVISIBLE}]").match
 _WIDE_SHIFT = 0xFEE0
 _SPELLED = re.compile(rf"(?<!\d[{_GAPS}])\b\d(?:[{_GAPS}]\d){{8}}\b(?![{_GAPS}]\d)")
 _NO_SSN = re.compile(r"000|666|9|...00|.....0000")
 _LEAST_DIFFERENT = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """A text without its disguise.
-
-    Attributes:
-        text: what a reader sees.
-        pieces: where each run of `text` begins in it and in the original, and whether the two have the
-            same length; the last one marks the ends.
-    """
-
-    text: str
-    pieces: tuple[tuple[int, int, bool], ...]
-
-    @property
-    def aligned(self) -> bool:
-        """Whether every character stands for one, so that places are the same."""
-        return all(same for _, _, same in self.pieces)
-
-    def original(self, match: Match) -> Match:
-        """The same match in the original text."""
-        return match._replace(start=self._begin(match.start), end=self._begin(match.end - 1, after=True))
-
-    def _begin(self, position: int, *, after: bool = False) -> int:
-        k = bisect_right(self.pieces, position, key=lambda piece: piece[0]) - 1
-        start, origin, same = self.pieces[k]
-        if same:
-            return origin + position - start + after
-        return self.pieces[k + 1][1] if after else origin
 
 
 def narrowed(text: str) -> str:
@@ -74,31 +42,20 @@ def narrowed(text: str) -> str:
     return _ALIGNED.sub(lambda found: "".join(map(_shown, found.group())), text)
 
 
-def undisguised(text: str) -> Plain | None:
-    """The text as it reads, or None when nothing in it is disguised.
+def read(text: str) -> Plain | None:
+    """The text as it reads, digits that stand apart joined, or None when nothing in it is disguised.
 
-    >>> plain = undisguised("to bob%40example.com")
-    >>> plain.text, plain.original(Match(3, 18, "EMAIL_ADDRESS", 1.0))[:2]
+    >>> plain = read("to bob%40example.com")
+    >>> plain.text, plain.span(3, 18)
     ('to bob@example.com', (3, 20))
     """
-    if text.isascii() and not _ASCII_SIGN.search(text):
-        return None
-    written: list[str] = []
-    pieces: list[tuple[int, int, bool]] = []
-    length = end = 0
-    for found in _DISGUISE.finditer(text):
-        for origin, new, same in ((end, text[end : found.start()], True), *_undone(found)):
-            if new:
-                pieces.append((length, origin, same))
-                written.append(new)
-                length += len(new)
-            elif not same:
-                pieces.append((length, origin, same))
-        end = found.end()
-    if not pieces:
-        return None
-    pieces += [(length, end, True), (length + len(text) - end, len(text), True)]
-    return Plain("".join([*written, text[end:]]), tuple(pieces))
+    plain = undisguised(text)
+    if plain is not None:
+        text = plain.text
+    narrow = narrowed(text)
+    if narrow != text:
+        plain = Plain(narrow, ((0, 0, True), (len(text), len(text), True)), plain)
+    return (rewritten(narrow, _joined(narrow), plain) if _SPREAD.search(narrow) else None) or plain
 
 
 def spelled_ssns(text: str) -> list[Match]:
@@ -115,16 +72,12 @@ def spelled_ssns(text: str) -> list[Match]:
     return found
 
 
-def _undone(found: re.Match[str]) -> list[tuple[int, str, bool]]:
-    """Origin and replacement of the characters of a disguise, and whether they stand one for one."""
-    value, start = found.group(), found.start()
-    if value[0] == "%":
-        return [(start, chr(int(value[1:], 16)), False)]
-    if found.lastgroup == "apart":
-        return [(start + i, _shown(each) if each.isdecimal() else "", False) for i, each in enumerate(value)]
-    if _HIDDEN(value):
-        return [(start, "", False)]
-    return [(start, "".join(map(_shown, value)), True)]
+def _joined(text: str) -> Iterator[Change]:
+    """What stands between digits that are written one by one."""
+    for row in _APART.finditer(text):
+        start, digits = row.start(), [i for i, each in enumerate(row.group()) if each.isdecimal()]
+        for before, after in pairwise(digits):
+            yield start + before + 1, start + after, ""
 
 
 def _shown(character: str) -> str:
@@ -133,6 +86,8 @@ def _shown(character: str) -> str:
         return str(digit)
     if "\uff01" <= character <= "\uff5e":
         return chr(ord(character) - _WIDE_SHIFT)
-    if character in "\u2010\u2011":
+    if character in _DASHES:
         return "-"
+    if character in _STOPS:
+        return "."
     return " " if character.isspace() else character

@@ -19,8 +19,9 @@ import regex
 
 from guardrails_mw.errors import GateError
 from guardrails_mw.gate import DEADLINE, WINDOW, windows
+from guardrails_mw.gates.disguise import Plain
 from guardrails_mw.gates.pii.context import boosted, occurring
-from guardrails_mw.gates.pii.disguise import narrowed, spelled_ssns, undisguised
+from guardrails_mw.gates.pii.disguise import narrowed, read, spelled_ssns
 from guardrails_mw.gates.pii.escapes import decoded
 from guardrails_mw.gates.pii.finders import EmailFinder, UrlFinder
 from guardrails_mw.gates.pii.matching import Match, Span, distinct
@@ -99,18 +100,16 @@ class Engine:
         literal = decoded(text)
         if literal is not None:
             text = literal.text
-        plain = undisguised(text)
+        plain = read(text)
         text = narrowed(text)  # whatever else is undone elsewhere in it: what is found here must not hang on that
-        if plain is not None and plain.aligned:
-            plain = None
         found = self._counting(text, hints)
         if self.model is not None:
             found = distinct([*found, *self.model.find(text)])
-        if plain is not None:
+        if plain is not None and plain.text != text:
             spelled = spelled_ssns(text) if "US_SSN" in self._words else []
-            found = distinct([*found, *map(plain.original, self._counting(plain.text, hints)), *spelled])
+            found = distinct([*found, *_led(plain, self._counting(plain.text, hints)), *spelled])
         if literal is not None:
-            found = [literal.original(match) for match in found]
+            found = _led(literal, found)
         return [each for match in found for each in _bounded(match, self.longest)]
 
     def load(self) -> None:
@@ -165,6 +164,11 @@ def _spans(source: Source, search: Search, text: str) -> Iterator[Span]:
         for start, end, score in search(window):
             if start < high and end > low:  # the neighbour sees the rest with more around it
                 yield offset + start, offset + end, score
+
+
+def _led(plain: Plain, matches: Iterable[Match]) -> list[Match]:
+    """The matches in a plain text, where they stand in the original."""
+    return [Match(*plain.span(match.start, match.end), match.entity, match.score) for match in matches]
 
 
 def _trimmed(text: str, match: Match) -> Match:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from guardrails_mw.gates.pii.disguise import Plain
+from guardrails_mw.gates.disguise import Change, Plain, rewritten
 from guardrails_mw.gates.pii.matching import Match
 
 __all__ = ["Token", "decoded", "fitted", "tokens"]
@@ -35,22 +35,15 @@ def decoded(text: str) -> Plain | None:
     """
     if "\\" not in text or '"' not in text:
         return None
-    written: list[str] = []
-    pieces: list[tuple[int, int, bool]] = []
-    length = end = 0
+    return rewritten(text, _undone(text))
+
+
+def _undone(text: str) -> Iterator[Change]:
+    """The escapes of its literals, and what they say."""
     for literal in _LITERAL.finditer(text):
         escapes = _NESTED if _HOLDS_JSON.match(literal.group()) else _ESCAPE
         for escape in escapes.finditer(text, literal.start() + 1, literal.end()):
-            for origin, new, same in ((end, text[end : escape.start()], True), (escape.start(), _said(escape), False)):
-                if new:
-                    pieces.append((length, origin, same))
-                    written.append(new)
-                    length += len(new)
-            end = escape.end()
-    if not pieces:
-        return None
-    pieces += [(length, end, True), (length + len(text) - end, len(text), True)]
-    return Plain("".join([*written, text[end:]]), tuple(pieces))
+            yield *escape.span(), _said(escape)
 
 
 def _said(escape: re.Match[str]) -> str:

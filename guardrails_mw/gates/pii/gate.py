@@ -9,8 +9,10 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, apart, between_words, words_back
+from guardrails_mw.gates.disguise import plainly
 from guardrails_mw.gates.pii.config import PiiConfig
 from guardrails_mw.gates.pii.context import split_name
+from guardrails_mw.gates.pii.disguise import read
 from guardrails_mw.gates.pii.replacement import Replacer, hidden
 from guardrails_mw.verdict import Edit, Finding, Operator, Verdict
 
@@ -74,7 +76,10 @@ class PiiGate(Gate):
         """Between words, outside of numbers, and not behind an escape in a line with quotes."""
         if text.lstrip()[:1] in ("", "{", "["):  # read as JSON, if it is that in the end
             return 0
-        limit = min(limit, len(text) - self._lag)
+        plain = read(text)
+        limit = min(
+            limit, len(text) - self._lag if plain is None else plain.origin(max(0, len(plain.text) - self._lag))
+        )
         while limit > 0:
             limit = apart(text, limit)
             line = text.rfind("\n", 0, limit) + 1
@@ -85,7 +90,11 @@ class PiiGate(Gate):
 
     def context(self, text: str, position: int) -> int:
         """As many words back as count, and no literal cut in two."""
-        begin = min(position - (self.look_back or 0), words_back(text, position, _WORDS))
+        plain, reach = read(text), self.look_back or 0
+        begin = min(position - reach, words_back(text, position, _WORDS))
+        if plain is not None:
+            place = plain.place(position)
+            begin = min(begin, plain.origin(max(0, min(place - reach, words_back(plain.text, place, _WORDS)))))
         while begin > 0:
             begin = between_words(text, begin)
             line = text.rfind("\n", 0, begin) + 1
@@ -124,4 +133,4 @@ class PiiGate(Gate):
 
 
 def _hints(part: Part) -> list[str]:
-    return split_name(part.context) if part.path and part.kind != "key" else []
+    return split_name(plainly(part.context)) if part.path and part.kind != "key" else []

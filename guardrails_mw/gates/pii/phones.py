@@ -62,20 +62,20 @@ class _Read(NamedTuple):
 
 
 class _Memory:
-    """What was read: candidates with the regions that asked, and the regions in which a part is a number."""
+    """What one kind of finder read: candidates with the regions that asked, and in which regions a part is a number."""
 
     def __init__(self) -> None:
         self.candidates: dict[tuple[str, int], _Read] = {}
         self.parts: dict[str, int] = {}
 
 
-_SEEN: ContextVar[_Memory] = ContextVar("guardrails_mw_phones_seen")
+_SEEN: ContextVar[dict[tuple[object, ...], _Memory]] = ContextVar("guardrails_mw_phones_seen")
 
 
 @contextmanager
 def remembering() -> Iterator[None]:
     """Read no number twice inside; afterwards everything is forgotten."""
-    token = _SEEN.set(_Memory())
+    token = _SEEN.set({})
     try:
         yield
     finally:
@@ -104,6 +104,7 @@ class PhoneFinder:
         self._matching, self._parsing, self._names = matching, parsing, tuple(regions)
         self._plans, self._tick, self._marked = _plans(self._names), tick, marked
         self._least = max(least_digits, self._plans.shortest)
+        self._kind = (self._names, self._least, marked)
         inners = matching._INNER_MATCHES  # noqa: SLF001
         rare = f"(?![{self._plans.usual}])(."
         self._long = {inner: re.compile(inner.pattern.replace("(.", rare)) for inner in inners}
@@ -114,7 +115,7 @@ class PhoneFinder:
 
     def spans(self, text: str) -> Iterator[Span]:
         """Spans of all regions, each once; one may hold another."""
-        memory = _SEEN.get(None) or _Memory()
+        memory = _SEEN.get({}).setdefault(self._kind, _Memory())
         search = self._matching._PATTERN.search  # noqa: SLF001 - its own pattern, not a copy
         waiting = {0: self._plans.all}
         queue = [0]

@@ -14,6 +14,7 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, between_words
+from guardrails_mw.gates.disguise import plainly, undisguised
 from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules, open_key
 from guardrails_mw.gates.secrets.values import is_secret_name, is_secret_value
 from guardrails_mw.verdict import Action, Edit, Finding, Operator, Verdict
@@ -84,18 +85,25 @@ class SecretsGate(Gate):
         return frozenset({"edit", self._config.action} if self._config.action != "flag" else ())
 
     def settled(self, text: str, limit: int) -> int:
-        """Between words, and in front of a private key that may go on."""
+        """Between words, and in front of a private key that may go on, as the text stands and as it reads."""
+        plain = undisguised(text)
+        limit = min(limit, len(text) - LAG if plain is None else plain.origin(max(0, len(plain.text) - LAG)))
         while limit > 0:
-            limit = between_words(text, min(limit, len(text) - LAG))
-            begin = open_key(text, limit)
-            if begin < 0:
+            limit = between_words(text, limit)
+            begins = [open_key(text, limit)]
+            if plain is not None:
+                begin = open_key(plain.text, plain.place(limit))
+                begins.append(plain.origin(begin) if begin >= 0 else -1)
+            if max(begins) < 0:
                 return limit
-            limit = begin
+            limit = min(begin for begin in begins if begin >= 0)
         return 0
 
     def context(self, text: str, position: int) -> int:
         """A few names and values back: one that is not cut may be the name of the next."""
-        return between_words(text, position - self.look_back - self.max_span)
+        reach, plain = self.look_back + self.max_span, undisguised(text)
+        back = position if plain is None else plain.origin(max(0, plain.place(position) - reach))
+        return between_words(text, min(position - reach, back))
 
     def check(self, event: Event) -> Verdict:
         """Find and replace. Raises `GateError` when the scan could not be finished."""
@@ -116,7 +124,7 @@ class SecretsGate(Gate):
 
     def _find(self, part: Part) -> Iterator[Secret]:
         found = self._rules.find(part.text)
-        if not found and part.kind == "text" and is_secret_name(part.context):
+        if not found and part.kind == "text" and is_secret_name(plainly(part.context)):
             value = part.text.strip()
             if is_secret_value(value):
                 start = part.text.index(value)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from guardrails_mw.document import Document
 from guardrails_mw.gate import windows
+from guardrails_mw.gates.disguise import undisguised
 from guardrails_mw.gates.secrets.values import is_assigned, is_issued, is_random, stands_for_another
 from guardrails_mw.patterns import PatternSet
 from guardrails_mw.placeholder import CHECK_LETTERS
@@ -97,11 +98,19 @@ class RuleSet:
             raise document.error(("rules",), str(error)) from None
 
     def find(self, text: str) -> list[Secret]:
-        """All secrets in a text, in order, without overlap. Time is linear in the text.
+        """All secrets in a text, as it stands and as it reads, in order, without overlap. Time is linear in the text.
 
         Raises `GateError`: ``deadline`` when the gate's time is over, ``pattern_memory`` when the pattern
         engine gave up.
         """
+        found = self._standing(text)
+        plain = undisguised(text)
+        if plain is not None:
+            found += [Secret(*plain.span(each.start, each.end), each.kind) for each in self._standing(plain.text)]
+        return _merged(found)
+
+    def _standing(self, text: str) -> list[Secret]:
+        """All secrets in a text as it stands, those of more specific rules first."""
         hits = {form for _, window in windows(text, overlap=_OVERLAP) for form in self._patterns.matching(window)}
         found = list(_private_keys(text))
         for form, kind, check in self._forms:
@@ -112,7 +121,7 @@ class RuleSet:
                 own = mark is not None and mark.group(1) in self._written  # a secret can be written as a kind, too
                 if not own and check(text, start, end):
                     found.append(Secret(start, end, "generic" if kind == "generic_prose" else kind))
-        return _merged(found)
+        return found
 
 
 def _merged(found: Sequence[Secret]) -> list[Secret]:
