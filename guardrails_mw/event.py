@@ -315,10 +315,14 @@ def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]
     if new is not None:
         return new
     if isinstance(value, Mapping):
-        return {
-            changes.get(((*path, str(key)), True), key): _rebuild(item, (*path, str(key)), changes)
-            for key, item in value.items()
-        }
+        result: dict[object, object] = {}
+        for key, item in value.items():
+            new = changes.get(((*path, str(key)), True), key)
+            again = new  # two keys that became one: both values stay
+            while again in result:
+                again = f"{new} ({len(result) + 1})"
+            result[again] = _rebuild(item, (*path, str(key)), changes)
+        return result
     if isinstance(value, list | tuple):
         return [_rebuild(item, (*path, index), changes) for index, item in enumerate(value)]
     return value

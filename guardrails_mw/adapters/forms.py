@@ -85,7 +85,7 @@ def _beside(message: BaseMessage) -> dict[str, object]:
     }
     if isinstance(message, AIMessage):
         found["tool_calls"] = [call["args"] for call in message.tool_calls]
-        found["invalid_tool_calls"] = [call["args"] or "" for call in message.invalid_tool_calls]
+        found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]
     return {key: value for key, value in found.items() if value}
 
 
@@ -110,9 +110,8 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
 
 def _calling(message: AIMessage, new: Mapping[str, object]) -> AIMessage:
     """An answer with the arguments of its calls replaced, in whichever form it holds them."""
-    args, unparsed = cast("list[dict[str, object]]", new.get("tool_calls", [])), new.get("invalid_tool_calls", [])
+    args, invalid = cast("list[dict[str, object]]", new.get("tool_calls", [])), new.get("invalid_tool_calls", [])
     calls = [{**call, "args": each} for call, each in zip(message.tool_calls, args, strict=True)]
-    invalid = [{**c, "args": each} for c, each in zip(message.invalid_tool_calls, unparsed, strict=True)]  # type: ignore[call-overload]
     if calls == message.tool_calls and invalid == message.invalid_tool_calls:
         return message
     whole = settled(message)

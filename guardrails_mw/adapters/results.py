@@ -10,7 +10,8 @@ from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
-from langgraph.types import Command, Send
+from langgraph.errors import GraphInterrupt
+from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.cargo import cargo, labelled, with_cargo
@@ -25,6 +26,7 @@ from guardrails_mw.adapters.messages import (
     tool_call,
     with_content,
 )
+from guardrails_mw.approvals import QUESTION
 from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall, is_name
 from guardrails_mw.seam import Seam
@@ -70,8 +72,27 @@ class Ran:
         return await self._response(tool, await self.responded(execute))
 
     async def responded(self, execute: Either[T]) -> T:
-        """What something gives back; where its exception's words must not be heard, it raises another one."""
-        return await heard(execute, self._failure)
+        """What something gives back; where its exception or its question must not be heard, it raises another one."""
+        try:
+            return await heard(execute, self._failure)
+        except GraphInterrupt as pause:
+            paused = pause
+        raise await self._paused(paused) from None
+
+    async def _paused(self, pause: GraphInterrupt) -> Exception:
+        """A tool's own question as it may be asked. Our questions in a sub-agent were redacted when they were made."""
+        asked = list[Interrupt]()
+        for each in pause.args[0]:
+            if isinstance(each.value, Mapping) and each.value.get("type") == QUESTION:
+                asked.append(each)
+                continue
+            content = plain(each.value)
+            decision = await self._decided(content, "question", digest(content))
+            if decision.blocked:
+                return ToolFailed(f"blocked: {decision.verdict.reason}")
+            value = in_form_of(each.value, self.enforcer.passed(decision).value) if decision.edited else each.value
+            asked.append(Interrupt(value, each.id))
+        return GraphInterrupt(asked)
 
     async def _failure(self, error: Exception) -> Exception:
         """The exception as it may be heard: itself, or where its words are edited or blocked, another."""

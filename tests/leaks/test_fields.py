@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from chat import ScriptedModel, in_turn, make_guard, thread, wants
+from chat import ScriptedModel, in_turn, make_guard, run, thread, wants
 from langchain.agents import AgentState, create_agent
 from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 from surfaces import Tracer, on_record
 
 from guardrails_mw.testing.leaving import bytes_of
@@ -67,6 +67,7 @@ GIVE: dict[str, Callable[[str], object]] = {
     "the id of another call": lambda _: _said(MAIL),
     "a mark as ours": lambda id_: _said(id_, additional_kwargs={"guardrails": {"reason": MAIL}}),
     "a key of a value in the state": lambda id_: _noted(id_, {"found": {MAIL: 1}}),
+    "two keys of a value": lambda id_: _said(id_, artifact={MAIL: 1, MAIL.upper(): 2}),
     "a key of the state": lambda id_: Command(update={"messages": [_said(id_)], MAIL: 1}),
     "where to go": lambda id_: Command(update={"messages": [_said(id_)]}, goto=MAIL),
     "what to resume with": lambda id_: Command(update={"messages": [_said(id_)]}, resume={"to": MAIL}),
@@ -132,3 +133,33 @@ def test_what_a_tool_wrote_still_fits_together(tmp_path: Path) -> None:
     assert wrote.tool_calls[0]["args"] == {"to": "[EMAIL_ADDRESS]"}
     assert wrote.tool_calls[0]["id"] == result.tool_call_id
     assert list(result.artifact) == [1]
+
+
+@pytest.mark.parametrize("mode", ["invoke", "ainvoke"])
+def test_a_tools_own_question_is_decided(mode: str, tmp_path: Path) -> None:
+    """What a tool asks a person by `interrupt` is edited before a checkpoint or tracer has it, and is answered still.
+
+    A question that is blocked is not asked: the tool has failed.
+    """
+
+    @tool
+    def look(q: str) -> str:
+        """Look something up."""
+        return f"{interrupt({'send to': [q, MAIL], 'card': CARD})}!"
+
+    blocking = POLICY.replace("type: pii,", "type: pii, action: block,")
+    for number, (source, asks) in enumerate(((POLICY, True), (blocking, False))):
+        (tmp_path / str(number)).mkdir()
+        saver, tracer = InMemorySaver(), Tracer()
+        with make_guard(tmp_path / str(number), source) as guard:
+            model = ScriptedModel(script=in_turn(wants("look", q="x"), "Done."))
+            agent = create_agent(model, [look], middleware=[guard.middleware()], checkpointer=saver)
+            config = {**thread(), "callbacks": [tracer]}
+            [outcome] = run(mode, agent, [{"messages": "go"}], [config])
+            assert MAIL.encode() not in bytes_of([outcome, tracer.heard]) + checkpoint_bytes(saver)
+            if not asks:
+                assert str(outcome) == "blocked: pii"
+                continue
+            assert outcome["__interrupt__"][0].value == {"send to": ["x", "[EMAIL_ADDRESS]"], "card": "[CREDIT_CARD]"}
+            [state] = run(mode, agent, [Command(resume="yes")], [config])
+            assert [message.content for message in state["messages"][2:]] == ["yes!", "Done."]
