@@ -377,7 +377,12 @@ class SlowStore(MemoryStore):
     slow = 0.0
     reserved = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+
     def reserve(self, *args: object) -> object:
+        self.entered.set()
         time.sleep(self.slow)
         refusal = super().reserve(*args)
         self.reserved += 1
@@ -395,7 +400,7 @@ def test_a_hold_that_comes_too_late_is_given_back(how: str) -> None:
 
         async def hang_up() -> None:
             task = asyncio.create_task(model.ainvoke("hello"))
-            await asyncio.sleep(0.05)
+            await asyncio.to_thread(store.entered.wait)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
