@@ -16,12 +16,13 @@ from langchain_core.messages import BaseMessage, convert_to_messages
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.cargo import labelled
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import last_answer, message_events, with_content
 from guardrails_mw.adapters.metadata import added, with_added
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, Origin, Stage, is_name
+from guardrails_mw.event import Content, Event, Origin, Stage
 from guardrails_mw.seam import GRAPH
 from guardrails_mw.verdict import Decision
 
@@ -169,10 +170,11 @@ _PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def _named(message: BaseMessage) -> BaseMessage:
-    """The message under a name that stays its own, and that is no text: names are kept where no gate looks."""
-    if message.id and is_name(message.id):
-        return message
-    return message.model_copy(update={"id": f"gm-{digest(message.id)}" if message.id else str(uuid4())})
+    """The message under ids that stay its own, and that are no text: ids are kept where no gate looks."""
+    named = labelled(message)
+    if named is not message:
+        named = named.model_copy(update={"name": message.name})  # which is decided like all that it says
+    return named if named.id else named.model_copy(update={"id": str(uuid4())})
 
 
 _EMPTY: Mapping[str, object] = {

@@ -163,3 +163,18 @@ def test_a_tools_own_question_is_decided(mode: str, tmp_path: Path) -> None:
             assert outcome["__interrupt__"][0].value == {"send to": ["x", "[EMAIL_ADDRESS]"], "card": "[CREDIT_CARD]"}
             [state] = run(mode, agent, [Command(resume="yes")], [config])
             assert [message.content for message in state["messages"][2:]] == ["yes!", "Done."]
+
+
+def test_ids_that_somebody_hands_in_are_no_text(tmp_path: Path) -> None:
+    """A graph's door gives a call and its result, handed in under an id that says something, another one in common."""
+    wrote = AIMessage("", tool_calls=[{"name": "look", "args": {}, "id": MAIL}])
+    said = [wrote, ToolMessage("fine", tool_call_id=MAIL), HumanMessage("go", name=f"Ann {MAIL}")]
+    saver = InMemorySaver()
+    with make_guard(tmp_path, POLICY.replace("stages: {", "stages: {input: [pii], ")) as guard:
+        model = ScriptedModel(script=in_turn("Never.", "Done."))
+        agent = guard.graph(create_agent(model, [], middleware=[guard.middleware()], checkpointer=saver))
+        state = agent.invoke({"messages": said}, thread())
+    call, result, human, _ = state["messages"]
+    assert call.tool_calls[0]["id"] == result.tool_call_id
+    assert human.name == "Ann [EMAIL_ADDRESS]"
+    assert MAIL.encode() not in bytes_of([state, model.asked]) + checkpoint_bytes(saver)
