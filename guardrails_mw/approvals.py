@@ -23,6 +23,7 @@ __all__ = [
     "EXECUTED",
     "EXPIRED",
     "PENDING",
+    "QUESTION",
     "REJECTED",
     "Approval",
     "Approvals",
@@ -34,6 +35,8 @@ _PREFIX = "approval:"
 _PAUSES = "pauses:"
 PENDING, APPROVED, REJECTED, EXPIRED, EXECUTED = "pending", "approved", "rejected", "expired", "executed"
 CLOCK = "clock"
+QUESTION = "guardrails.approval"
+"""The type of the value that a host shows while it waits for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class Approval:
     def payload(self) -> dict[str, object]:
         """What the host shows while it waits: the value of the interrupt."""
         return {
-            "type": "guardrails.approval",
+            "type": QUESTION,
             "id": self.id,
             "action": self.action,
             "args": self.args,

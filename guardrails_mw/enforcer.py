@@ -34,7 +34,7 @@ from guardrails_mw.engine import Engine
 from guardrails_mw.errors import StoreError, UnknownApproval
 from guardrails_mw.event import Content, Event, Json, Stage
 from guardrails_mw.gate import HoldingGate
-from guardrails_mw.redaction import Redactor
+from guardrails_mw.redaction import Redactor, unread
 from guardrails_mw.seam import ANYWHERE, Power, Seam
 from guardrails_mw.stream import Shown
 from guardrails_mw.verdict import ALLOWED, Action, Check, Decision, Outcome, Verdict, combine
@@ -362,7 +362,7 @@ def _fingerprint(value: object) -> str:
 def _written(value: object) -> str:
     """A value for which JSON has no form: dates and numbers in words, of all else no more than what it is."""
     known = isinstance(value, date | clock | timedelta | Decimal | UUID)
-    return str(value) if known else f"[{type(value).__name__}]"
+    return str(value) if known else unread(value)
 
 
 def _action(event: Event) -> str:

@@ -30,6 +30,8 @@ __all__ = [
     "ToolCall",
     "Where",
     "encodable",
+    "is_name",
+    "is_sealed",
 ]
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
@@ -190,8 +192,23 @@ _READABLE_BLOCKS = frozenset(
     }
 )  # fmt: skip
 _TECHNICAL = frozenset({"type", "id", "index", "signature", "encrypted_content", "mime_type", "status"})
-_CODE = re.compile(r"[A-Za-z0-9_.:/;=+-]*", re.ASCII)
-"""An id, a type, a signature."""
+_NAME = re.compile(r"(?![0-9.:_/+-]{9,}$)[A-Za-z0-9_.:/+-]{1,128}", re.ASCII)
+_SEALED = re.compile(r"[A-Za-z0-9+/=_-]{100,}", re.ASCII)
+_KEY = re.compile(r"[A-Za-z_]{1,64}", re.ASCII)
+
+
+def is_sealed(text: str) -> bool:
+    """Whether a text is a long run of base64, as signatures and encrypted contents are: no words for a reader."""
+    return _SEALED.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is a name or an id as programs make them. Digits alone are none: they may be an account.
+
+    >>> is_name("run-4f.2"), is_name("Ann Jones"), is_name("4111-1111-1111-1111")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(text) is not None
 
 
 def encodable(text: str) -> str:
@@ -264,11 +281,11 @@ class Content:
 def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
     if isinstance(value, str):
         yield Part(encodable(value), path)
-    elif value is None or isinstance(value, bool | float):
+    elif value is None or isinstance(value, bool):
         return
-    elif isinstance(value, int):
+    elif isinstance(value, int | float):
         if abs(value) >= _MIN_NUMBER:
-            yield Part(str(value), path, "number")
+            yield Part(_digits(value), path, "number")
     elif len(path) >= _MAX_DEPTH:
         yield Part("", path, "too_deep")
     elif isinstance(value, Mapping):
@@ -280,6 +297,11 @@ def _walk(value: object, path: Path, blocks: bool) -> Iterator[Part]:
         yield Part("", path, "object")
 
 
+def _digits(value: float) -> str:
+    """A number as people read it: whole numbers without a point, whatever their type."""
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
+
+
 def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> Iterator[Part]:
     kind = str(value.get("type"))  # whoever wrote the block may have put anything there
     if block:
@@ -289,19 +311,23 @@ def _walk_mapping(value: Mapping[object, object], path: Path, block: bool) -> It
             yield Part("", path, "unknown")
     for key, item in value.items():
         name = str(key)
-        if block and name in _TECHNICAL and _is_code(item):
+        if block and name in _TECHNICAL and _is_technical(name, item):
             continue
         if block and kind in _OPAQUE_BLOCKS:
             yield from (part for part in _walk(item, (*path, name), False) if part.kind == "text" and " " in part.text)
             continue
-        if not block:
+        if not (block and _KEY.fullmatch(name)):
             yield Part(encodable(name), (*path, name), "key")
         yield from _walk(item, (*path, name), False)
 
 
-def _is_code(value: object) -> bool:
-    """Whether what stands under a technical key says nothing: whoever wrote the block may have put words there."""
-    return bool(_CODE.fullmatch(value)) if isinstance(value, str) else not isinstance(value, Mapping | list | tuple)
+def _is_technical(name: str, value: object) -> bool:
+    """Whether a technical field of a block holds what it is for: a tool may have put anything there."""
+    if not isinstance(value, str):
+        return value is None or (isinstance(value, int) and abs(value) < _MIN_NUMBER)
+    if name == "type":
+        return value in _READABLE_BLOCKS
+    return is_name(value) or (name in ("signature", "encrypted_content") and is_sealed(value))
 
 
 def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]) -> object:
@@ -309,10 +335,14 @@ def _rebuild(value: object, path: Path, changes: Mapping[tuple[Path, bool], str]
     if new is not None:
         return new
     if isinstance(value, Mapping):
-        return {
-            changes.get(((*path, str(key)), True), key): _rebuild(item, (*path, str(key)), changes)
-            for key, item in value.items()
-        }
+        result: dict[object, object] = {}
+        for key, item in value.items():
+            new = changes.get(((*path, str(key)), True), key)
+            again = new  # two keys that became one: both values stay
+            while again in result:
+                again = f"{new} ({len(result) + 1})"
+            result[again] = _rebuild(item, (*path, str(key)), changes)
+        return result
     if isinstance(value, list | tuple):
         return [_rebuild(item, (*path, index), changes) for index, item in enumerate(value)]
     return value

@@ -11,7 +11,7 @@ from typing import Protocol
 from guardrails_mw.approvals import Approval
 from guardrails_mw.event import Event, ModelCall, ToolCall
 from guardrails_mw.ledger import Ledger
-from guardrails_mw.redaction import Redactor
+from guardrails_mw.redaction import Redactor, unread
 from guardrails_mw.vault import Restored
 from guardrails_mw.verdict import Check, Decision
 
@@ -174,10 +174,5 @@ def _check(check: Check) -> dict[str, object]:
 
 def _cut(value: object) -> str:
     """A content as the ledger keeps it: text, cut with a note of what is missing."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_unread)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=unread)
     return text if len(text) <= _MAX_CONTENT else f"{text[:_MAX_CONTENT]}… [{len(text) - _MAX_CONTENT} more characters]"
-
-
-def _unread(value: object) -> str:
-    """What stands for an object: nobody has read, and so nobody has redacted, what it would say of itself."""
-    return f"[{type(value).__name__}]"

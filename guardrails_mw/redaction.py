@@ -15,13 +15,22 @@ from guardrails_mw.event import ANONYMOUS, Content, Event, Stage, Where
 from guardrails_mw.gate import Gate
 from guardrails_mw.verdict import Edit, Operator, Verdict
 
-__all__ = ["WITHHELD", "Redactor", "apply", "resolve"]
+__all__ = ["WITHHELD", "Redactor", "apply", "resolve", "unread"]
 
 LIMIT = 16_384
 """Characters that the redacting gates read on their own account, outside any deadline."""
 
 WITHHELD = "[withheld: could not be redacted]"
 """Stands for content that the redacting gates failed on."""
+
+
+def unread(value: object) -> str:
+    """What stands in a record for a value that no gate can read: what it is. Its own words may say anything.
+
+    >>> unread(b"raw")
+    '<bytes>'
+    """
+    return f"<{type(value).__name__}>"
 
 
 def resolve(edits: Iterable[Edit]) -> list[Edit]:

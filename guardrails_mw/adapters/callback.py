@@ -22,11 +22,11 @@ from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Command
 
 from guardrails_mw.adapters.answered import mark_of
+from guardrails_mw.adapters.cargo import cargo
 from guardrails_mw.adapters.forms import plain
 from guardrails_mw.adapters.host import CALLING, BlockedInGraph, Here, Runs, block_error, digest, pause
 from guardrails_mw.adapters.messages import (
     beside_event,
-    beside_result,
     call_event,
     last_answer,
     message_events,
@@ -250,7 +250,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             if isinstance(output, ToolMessage):
                 output.id = message.id  # so that it is known again in the conversation
             self._decide(result_event(message, call, here), here, entry)
-            if beside := beside_result(message):
+            if beside := cargo(message):
                 self._decide(beside_event(message, beside, call.id, here), here, entry)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:

@@ -16,9 +16,10 @@ from langchain_core.messages import BaseMessage
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.cargo import labelled
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.messages import last_answer, message_events, no_text, with_content
+from guardrails_mw.adapters.messages import last_answer, message_events, with_content
 from guardrails_mw.adapters.metadata import added, with_added
 from guardrails_mw.adapters.state import as_messages
 from guardrails_mw.enforcer import Enforcer
@@ -112,7 +113,7 @@ class Entrance:
 
     async def _data(self, key: str, value: object) -> object:
         """A value that is no message; a text that is blocked leaves a placeholder, anything else has none."""
-        if value is None or isinstance(value, bool | float):
+        if value is None or isinstance(value, bool):
             return value
         content = plain(value)
         event = self.here.event(Stage.INPUT, Origin.USER, Content(content), "input", "state", key, digest(content))
@@ -177,9 +178,11 @@ _PAUSE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 def _named(message: BaseMessage) -> BaseMessage:
-    """The message under a name that stays its own, and that is no text: names are kept where no gate looks."""
-    id_ = no_text(message.id) or str(uuid4())
-    return message if id_ == message.id else message.model_copy(update={"id": id_})
+    """The message under ids that stay its own, and that are no text: ids are kept where no gate looks."""
+    named = labelled(message)
+    if named is not message:
+        named = named.model_copy(update={"name": message.name})  # which is decided like all that it says
+    return named if named.id else named.model_copy(update={"id": str(uuid4())})
 
 
 _EMPTY: Mapping[str, object] = {

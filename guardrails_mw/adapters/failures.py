@@ -11,7 +11,6 @@ from langgraph.errors import GraphBubbleUp
 __all__ = ["ModelFailed", "ToolFailed", "heard", "words_of"]
 
 T = TypeVar("T")
-_MAX_CHAIN = 8
 
 
 class ToolFailed(ToolException):
@@ -36,20 +35,25 @@ async def heard(call: Awaitable[T], instead: Callable[[Exception], Awaitable[Exc
 
 
 def words_of(error: BaseException) -> list[str]:
-    """Everything that an exception would say in a log: its text, its form in code, its notes, what led to it.
+    """All that an exception would say in a log: its text, its form in code, its notes, its parts, what led to it.
 
     >>> words_of(ValueError("no"))
     ['no', "ValueError('no')"]
     """
     words, seen, left = list[str](), set[int](), list[BaseException | None]([error])
-    while left and len(seen) < _MAX_CHAIN:
+    while left:
         each = left.pop(0)
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        try:
-            words += [str(each), repr(each), *(str(note) for note in getattr(each, "__notes__", ()))]
-        except Exception:  # noqa: BLE001 - what cannot say what it is says nothing in a log either
-            words += [type(each).__name__]
+        words += [_word(str, each), _word(repr, each), *(_word(str, note) for note in getattr(each, "__notes__", ()))]
         left += [each.__cause__, None if each.__suppress_context__ else each.__context__]
+        left += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
     return words
+
+
+def _word(say: Callable[[object], str], what: object) -> str:
+    try:
+        return say(what)
+    except Exception:  # noqa: BLE001 - what cannot say what it is says nothing in a log either
+        return type(what).__name__

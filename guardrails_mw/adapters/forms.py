@@ -11,9 +11,9 @@ from langchain_core.prompt_values import PromptValue
 from pydantic import BaseModel
 
 from guardrails_mw.adapters.chunks import last, settled
-from guardrails_mw.adapters.metadata import added, is_name, metadata, unscored, with_added, with_fields, with_metadata
+from guardrails_mw.adapters.metadata import added, metadata, telling, unscored, with_added, with_fields, with_metadata
 from guardrails_mw.adapters.proposal import with_calls
-from guardrails_mw.event import Blocks
+from guardrails_mw.event import Blocks, is_name
 
 __all__ = ["in_form_of", "plain"]
 
@@ -74,22 +74,18 @@ def _fields(model: BaseModel) -> dict[str, object]:
     return {**vars(model), **(model.model_extra or {})}
 
 
-def _readable(kwargs: Mapping[str, object]) -> dict[str, object]:
-    return {key: value for key, value in kwargs.items() if not ("signature" in key or "encrypted" in key)}
-
-
 def _beside(message: BaseMessage) -> dict[str, object]:
     """What a message says besides its content. Signatures are no text."""
     found: dict[str, object] = {
         "name": message.name if message.name and not is_name(message.name) else None,
-        "additional_kwargs": _readable(message.additional_kwargs),
+        "additional_kwargs": telling(message.additional_kwargs),
         "response_metadata": metadata(message),
         "artifact": plain(getattr(message, "artifact", None)),
         "fields": plain(added(message)),
     }
     if isinstance(message, AIMessage):
         found["tool_calls"] = [call["args"] for call in message.tool_calls]
-        found["invalid_tool_calls"] = [call["args"] or "" for call in message.invalid_tool_calls]
+        found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]
     return {key: value for key, value in found.items() if value}
 
 
@@ -105,7 +101,7 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
     if "artifact" in new:
         update["artifact"] = in_form_of(getattr(message, "artifact", None), new["artifact"])
     if "additional_kwargs" in new:
-        read = _readable(message.additional_kwargs)
+        read = telling(message.additional_kwargs)
         rest = {key: value for key, value in message.additional_kwargs.items() if key not in read}
         update["additional_kwargs"] = {**rest, **new["additional_kwargs"]}
     told = with_metadata(message, new.get("response_metadata", {})).model_copy(update=update)
@@ -114,9 +110,8 @@ def _saying(message: BaseMessage, new: object) -> BaseMessage:
 
 def _calling(message: AIMessage, new: Mapping[str, object]) -> AIMessage:
     """An answer with the arguments of its calls replaced, in whichever form it holds them."""
-    args, unparsed = cast("list[dict[str, object]]", new.get("tool_calls", [])), new.get("invalid_tool_calls", [])
+    args, invalid = cast("list[dict[str, object]]", new.get("tool_calls", [])), new.get("invalid_tool_calls", [])
     calls = [{**call, "args": each} for call, each in zip(message.tool_calls, args, strict=True)]
-    invalid = [{**c, "args": each} for c, each in zip(message.invalid_tool_calls, unparsed, strict=True)]  # type: ignore[call-overload]
     if calls == message.tool_calls and invalid == message.invalid_tool_calls:
         return message
     whole = settled(message)

@@ -20,15 +20,14 @@ from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
-from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, unscored, with_added, with_metadata
+from guardrails_mw.adapters.metadata import added, metadata, telling, unscored, with_added, with_metadata
 from guardrails_mw.adapters.proposal import said, with_calls, with_said
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall
+from guardrails_mw.event import Content, Event, Json, ModelCall, Origin, Stage, ToolCall, is_name
 from guardrails_mw.verdict import Decision, Remedy
 
 __all__ = [
     "beside_event",
-    "beside_result",
     "beside_said",
     "call_event",
     "calls_only",
@@ -87,15 +86,6 @@ def result_event(message: ToolMessage | FunctionMessage, call: ToolCall, here: H
     if isinstance(message, ToolMessage) and message.status == "error":
         call = replace(call, failed=True)
     return here.event(Stage.TOOL_RESULT, Origin.TOOL, content, "result", _call_id(message), name_of(message), call=call)
-
-
-def beside_result(message: ToolMessage) -> dict[str, object]:
-    """What a tool's message carries besides its content: the artifact, and keys that providers and tools put there."""
-    kwargs = message.additional_kwargs
-    beside = {key: value for key, value in kwargs.items() if not (key == "guardrails" and is_mark(value))}
-    found = {"artifact": message.artifact, "additional_kwargs": beside, "response_metadata": metadata(message)}
-    found["fields"] = added(message)
-    return {key: value for key, value in found.items() if value is not None and value != {}}
 
 
 def beside_event(message: ToolMessage, beside: Mapping[str, object], call_id: str, here: Here) -> Event:
@@ -161,8 +151,9 @@ def with_answer(message: BaseMessage, content: object) -> BaseMessage:
     message = with_added(message, in_form_of(added(message), new.get("fields", {})))
     for name in ("additional_kwargs", "response_metadata"):
         if name in new:
-            rest = {key: value for key, value in getattr(message, name).items() if key not in beside[name]}
-            update[name] = {**rest, **new[name]}
+            table, free = getattr(message, name), beside[name]
+            rest = {key: value for key, value in table.items() if key not in free}
+            update[name] = {**rest, **in_form_of({key: table[key] for key in table if key in free}, new[name])}
     if not calls_only(message):
         update["content"] = text[0]["text"] if isinstance(message.content, str) else with_said(message, text)
     told = unscored(with_content(message, message.content).model_copy(update=update))
@@ -194,11 +185,7 @@ def _told(message: BaseMessage) -> dict[str, str | Sequence[object] | Mapping[st
 
 def _beside(message: BaseMessage) -> dict[str, Sequence[object] | Mapping[str, object]]:
     """What an answer carries besides its content. Signatures are not text, and change nothing for a reader."""
-    kept = {
-        key: plain(value)
-        for key, value in message.additional_kwargs.items()
-        if value and not isinstance(value, bool | int | float) and not ("signature" in key or "encrypted" in key)
-    }
+    kept = {key: plain(value) for key, value in telling(message.additional_kwargs).items()}
     found: dict[str, Sequence[object] | Mapping[str, object]] = {"additional_kwargs": kept} if kept else {}
     if isinstance(message, AIMessage) and message.invalid_tool_calls:
         found["invalid_tool_calls"] = [dict(call) for call in message.invalid_tool_calls]

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TypeVar
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from pydantic import BaseModel
+
+from guardrails_mw.event import is_name, is_sealed
 
 __all__ = [
     "added",
     "folded",
-    "is_name",
+    "is_mark",
     "metadata",
     "technical",
+    "telling",
     "unfolded",
     "unscored",
     "with_added",
@@ -26,26 +29,17 @@ __all__ = [
 M = TypeVar("M", bound=BaseMessage)
 P = TypeVar("P", bound=BaseModel)
 
-_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
-_WORD = re.compile(r"[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
+_WORD = re.compile(r"(?![0-9_.:/ -]{9,}$)[A-Za-z0-9_.:/ -]{0,128}", re.ASCII)
 _TECHNICAL = frozenset(
     {
-        "created", "created_at", "done", "done_reason", "finish_reason", "id", "model", "model_id", "model_name",
-        "model_provider", "object", "prompt_feedback", "safety_ratings", "service_tier", "status", "stop_reason",
-        "stop_sequence", "system_fingerprint", "token_usage", "usage", "usage_metadata",
+        "created", "created_at", "done", "done_reason", "eval_duration", "finish_reason", "id", "load_duration",
+        "model", "model_id", "model_name", "model_provider", "object", "prompt_eval_duration", "prompt_feedback",
+        "safety_ratings", "service_tier", "status", "stop_reason", "stop_sequence", "system_fingerprint",
+        "token_usage", "total_duration", "usage", "usage_metadata",
     }
 )  # fmt: skip
 _SCORES = "logprobs"
 _MARK = frozenset({"action", "decision", "stage", "gate", "reason", "remedy"})
-
-
-def is_name(text: str) -> bool:
-    """Whether a text is a name or an id as programs make them.
-
-    >>> is_name("run-4f.2"), is_name("Ann Jones")
-    (True, False)
-    """
-    return _NAME.fullmatch(text) is not None
 
 
 def added(message: BaseMessage) -> dict[str, object]:
@@ -64,7 +58,7 @@ def added(message: BaseMessage) -> dict[str, object]:
     return {
         name: value
         for name, value in found.items()
-        if value and not isinstance(value, bool | int | float) and not (name == "role" and is_name(str(value)))
+        if not _is_slight(name, value) and not (name == "role" and is_name(str(value)))
     }
 
 
@@ -128,16 +122,43 @@ def metadata(message: BaseMessage) -> dict[str, object]:
     >>> metadata(AIMessage("", response_metadata={"model_name": "m-1", "cited": "a page"}))
     {'cited': 'a page'}
     """
-    return {key: value for key, value in message.response_metadata.items() if _may_say(key, value)}
+    scored = isinstance(message, AIMessage)  # by others they are no scores
+    return {
+        key: value
+        for key, value in message.response_metadata.items()
+        if _may_say(key, value) and not (scored and key == _SCORES)
+    }
 
 
 def technical(told: Mapping[str, object]) -> dict[str, object]:
     """What providers tell of a call without a word that could say something; scores of tokens are such words."""
-    return {key: value for key, value in told.items() if key != _SCORES and not _may_say(key, value)}
+    return {key: value for key, value in told.items() if not _may_say(key, value)}
+
+
+def telling(kwargs: Mapping[str, object]) -> dict[str, object]:
+    """What additional keys of a message may say: all of them but signatures, which are not text.
+
+    >>> telling({"refusal": None, "reasoning_content": "Let me see", "thought_signature": "Q2Fu" * 40})
+    {'reasoning_content': 'Let me see'}
+    """
+    return {key: value for key, value in kwargs.items() if not (_is_slight(key, value) or _is_signature(key, value))}
+
+
+def _is_slight(key: str, value: object) -> bool:
+    """Whether this is too little to tell of anybody: nothing, yes or no, or a small number, under a name."""
+    return is_name(key) and (not value or (isinstance(value, int | float) and abs(value) < 100_000))
+
+
+def _is_signature(key: str, value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(is_name(str(name)) and _is_signature(key, item) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_signature(key, item) for item in value)
+    return ("signature" in key or "encrypted" in key) and isinstance(value, str) and is_sealed(value)
 
 
 def _may_say(key: str, value: object) -> bool:
-    if not value or isinstance(value, bool | int | float) or key == _SCORES or (key == "guardrails" and is_mark(value)):
+    if _is_slight(key, value) or (key == "guardrails" and is_mark(value)):
         return False
     return not (key in _TECHNICAL and _is_technical(value))
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
-from guardrails_mw.adapters.metadata import is_name, unscored
+from guardrails_mw.adapters.metadata import unscored
+from guardrails_mw.event import is_name
 
 __all__ = ["call_blocks", "said", "with_calls", "with_said"]
 

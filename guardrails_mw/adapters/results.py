@@ -6,30 +6,29 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeVar, cast
 
-from langchain_core.messages import AIMessage, BaseMessage, RemoveMessage, ToolMessage
+from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
-from langgraph.types import Command, Send
+from langgraph.errors import GraphInterrupt
+from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel
 
+from guardrails_mw.adapters.cargo import cargo, labelled, with_cargo
 from guardrails_mw.adapters.failures import ToolFailed, heard, words_of
 from guardrails_mw.adapters.forms import in_form_of, plain
 from guardrails_mw.adapters.host import Here, digest, raise_block
 from guardrails_mw.adapters.messages import (
     beside_event,
-    beside_result,
     name_of,
     named,
-    no_text,
     result_event,
     tool_call,
     with_content,
 )
-from guardrails_mw.adapters.metadata import added, is_mark, is_name, metadata, with_added, with_metadata
-from guardrails_mw.adapters.proposal import with_calls
+from guardrails_mw.approvals import QUESTION
 from guardrails_mw.enforcer import Enforcer
-from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall
+from guardrails_mw.event import Blocks, Content, Event, Origin, Stage, ToolCall, is_name
 from guardrails_mw.seam import Seam
 from guardrails_mw.verdict import Decision, Remedy
 from guardrails_mw.wait import Either
@@ -73,8 +72,27 @@ class Ran:
         return await self._response(tool, await self.responded(execute))
 
     async def responded(self, execute: Either[T]) -> T:
-        """What something gives back; where its exception's words must not be heard, it raises another one."""
-        return await heard(execute, self._failure)
+        """What something gives back; where its exception or its question must not be heard, it raises another one."""
+        try:
+            return await heard(execute, self._failure)
+        except GraphInterrupt as pause:
+            paused = pause
+        raise await self._paused(paused) from None
+
+    async def _paused(self, pause: GraphInterrupt) -> Exception:
+        """A tool's own question as it may be asked. Our questions in a sub-agent were redacted when they were made."""
+        asked = list[Interrupt]()
+        for each in pause.args[0]:
+            if isinstance(each.value, Mapping) and each.value.get("type") == QUESTION:
+                asked.append(each)
+                continue
+            content = plain(each.value)
+            decision = await self._decided(content, "question", digest(content))
+            if decision.blocked:
+                return ToolFailed(f"blocked: {decision.verdict.reason}")
+            value = in_form_of(each.value, self.enforcer.passed(decision).value) if decision.edited else each.value
+            asked.append(Interrupt(value, each.id))
+        return GraphInterrupt(asked)
 
     async def _failure(self, error: Exception) -> Exception:
         """The exception as it may be heard: itself, or where its words are edited or blocked, another."""
@@ -89,11 +107,11 @@ class Ran:
     async def gated(self, result: object) -> object:
         """What may be read of a result, in whichever form a graph accepts it."""
         if isinstance(result, ToolMessage):
-            return await self._message(result)
+            return await self._message(result.model_copy(update={"tool_call_id": self.host_call["id"]}))
         if isinstance(result, Command):
             return await self._command(result)
         if type(result) is list:
-            return [await self.gated(item) for item in result]
+            return [await (self._message(x) if isinstance(x, ToolMessage) else self.gated(x)) for x in result]
         return result
 
     async def _response(self, tool: BaseTool, response: object) -> object:
@@ -105,9 +123,7 @@ class Ran:
         return (gated, None) if pair else gated
 
     async def _message(self, message: ToolMessage) -> ToolMessage:
-        message = named(message, self.here)
-        if message.name and not is_name(message.name):
-            message = message.model_copy(update={"name": self.call.name})
+        message = cast("ToolMessage", labelled(named(message, self.here)))
         decision = await self.enforcer.deciding(result_event(message, self.call, self.here), self.seam)
         if decision.blocked:
             return rejection(self.enforcer, decision, self.host_call, self.here)
@@ -117,22 +133,16 @@ class Ran:
 
     async def _beside(self, message: ToolMessage) -> ToolMessage:
         """The message with what stands beside its content, decided like it; dropped where it is blocked."""
-        found, kwargs = beside_result(message), message.additional_kwargs
-        mark = {"guardrails": kwargs["guardrails"]} if is_mark(kwargs.get("guardrails")) else {}
+        found = cargo(message)
         if not found:
             return message
         event = beside_event(message, found, self.call.id, self.here)
         decision = await self.enforcer.deciding(event, self.seam)
         if decision.blocked:
-            bare = {"artifact": None, "additional_kwargs": mark, "response_metadata": {}}
-            return with_added(message.model_copy(update=bare), {})
+            return cast("ToolMessage", with_cargo(message, {}))
         if not decision.edited:
             return message
-        new = in_form_of(found, self.enforcer.passed(decision).value)
-        both = {**mark, **cast("dict[str, object]", new.get("additional_kwargs", {}))}
-        told = with_metadata(message, cast("dict[str, object]", new.get("response_metadata", {})))
-        told = with_added(told, cast("dict[str, object]", new.get("fields", {})))
-        return told.model_copy(update={"artifact": new.get("artifact"), "additional_kwargs": both})
+        return cast("ToolMessage", with_cargo(message, _mapping(self.enforcer.passed(decision))))
 
     async def _command(self, command: Command[object]) -> object:
         """The command with its state update decided; where there is no place for a refusal, a refusal in its place."""
@@ -140,8 +150,8 @@ class Ran:
             goto: object = command.goto
             if isinstance(goto, list | tuple):
                 goto = [await self._sent(each) for each in goto]
-            goto = await self._sent(goto)
-            return replace(command, update=await self._update(command.update), goto=goto)
+            goto, resume = await self._sent(goto), await self._state(command.resume, ("resume",))
+            return replace(command, update=await self._update(command.update), goto=goto, resume=resume)
         except _StateBlocked as blocked:
             decision = blocked.decision
         return rejection(self.enforcer, decision, self.host_call, self.here)
@@ -153,7 +163,13 @@ class Ran:
         return await self._state(update, ())
 
     async def _sent(self, goto: object) -> object:
-        return Send(goto.node, await self._state(goto.arg, ("goto",))) if isinstance(goto, Send) else goto
+        if isinstance(goto, Send):
+            return Send(await self._name(goto.node), await self._state(goto.arg, ("goto",)))
+        return await self._name(goto) if isinstance(goto, str) else goto
+
+    async def _name(self, name: str) -> str:
+        """A node's or a key's name; one that is no name as programs make them is data like any other."""
+        return name if is_name(name) else str(await self._state(name, ("name",)))
 
     async def _state(self, value: object, path: tuple[str, ...]) -> object:
         """A value on its way into the state: messages one by one, everything else as data."""
@@ -162,12 +178,15 @@ class Ran:
         if isinstance(value, BaseMessage):
             return await self._written(value)
         if len(path) < _MAX_DEPTH:
-            if isinstance(value, Mapping):
-                return {key: await self._state(item, (*path, str(key))) for key, item in value.items()}
+            if isinstance(value, Mapping) and (not path or _holds_messages(value)):
+                return {
+                    (await self._name(key) if isinstance(key, str) else key): await self._state(item, (*path, str(key)))
+                    for key, item in value.items()
+                }
             if isinstance(value, list | tuple) and any(_holds_messages(item) for item in value):
                 items = [await self._state(item, (*path, str(index))) for index, item in enumerate(value)]
                 return items if isinstance(value, list) else tuple(items)
-        if value is None or isinstance(value, bool | float):
+        if value is None or isinstance(value, bool):
             return value
         content = plain(value)
         decision = await self._decided(content, "state", *path, digest(content))
@@ -179,38 +198,19 @@ class Ran:
         """A message that the tool wrote in somebody else's name: what it says and calls is the tool's all the same."""
         if isinstance(message, RemoveMessage):
             return message
-        calls = message.tool_calls if isinstance(message, AIMessage) else []
+        message = labelled(message)
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
-        if message.id != no_text(message.id):
-            message = message.model_copy(update={"id": no_text(message.id)})
-        if message.name and not is_name(message.name):
-            message = message.model_copy(update={"name": None})
-        found = {
-            "content": said,
-            "calls": [call["args"] for call in calls],
-            "beside": message.additional_kwargs,
-            "metadata": metadata(message),
-            "fields": plain(added(message)),
-        }
-        decision = await self._decided({k: v for k, v in found.items() if v}, "message", name_of(message))
+        found = {**({"content": said} if said else {}), **_plain(cargo(message))}
+        decision = await self._decided(found, "message", name_of(message))
         if decision.blocked:
-            bare: dict[str, object] = {"additional_kwargs": {}, **({"tool_calls": []} if calls else {})}
             text = self.enforcer.passed(decision).value
-            new = (
-                message.content if text is decision.event.content.value else text
-            )  # a policy that keeps what it blocks
-            return with_added(with_metadata(with_content(message, new).model_copy(update=bare), {}), {})
+            kept = text is decision.event.content.value  # a policy that keeps what it blocks
+            return message if kept else with_content(with_cargo(message, {}), text)
         if not decision.edited:
             return message
-        new = cast("dict[str, object]", self.enforcer.passed(decision).value)
-        message = with_metadata(message, cast("dict[str, object]", new.get("metadata", {})))
-        message = with_added(message, in_form_of(added(message), cast("dict[str, object]", new.get("fields", {}))))
-        message = message.model_copy(update={"additional_kwargs": new.get("beside", {})})
-        if isinstance(message, AIMessage) and calls:
-            args = cast("list[dict[str, object]]", new["calls"])
-            message = with_calls(message, [{**call, "args": arg} for call, arg in zip(calls, args, strict=True)])
+        new = _mapping(self.enforcer.passed(decision))
         content = new.get("content", message.content)
-        return with_content(message, list(content) if isinstance(content, list) else content)
+        return with_content(with_cargo(message, new), list(content) if isinstance(content, list) else content)
 
     async def _decided(self, value: object, *key: str) -> Decision:
         return await self.enforcer.deciding(self._event(Content(value), *key), self.seam)
@@ -237,6 +237,14 @@ def rejection(enforcer: Enforcer, decision: Decision, call: HostToolCall, here: 
     )
     enforcer.vouch(result_event(message, tool_call(call), here), decision)
     return message
+
+
+def _plain(found: Mapping[str, object]) -> dict[str, object]:
+    return {name: plain(value) for name, value in found.items()}
+
+
+def _mapping(content: Content) -> Mapping[str, object]:
+    return cast("Mapping[str, object]", content.value)
 
 
 def _holds_messages(value: object, depth: int = 0) -> bool:

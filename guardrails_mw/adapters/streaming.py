@@ -21,11 +21,11 @@ from guardrails_mw.adapters.chunks import as_chunk, last, settled
 from guardrails_mw.adapters.exchange import MAX_REASKS, Exchange, sent_back
 from guardrails_mw.adapters.failures import heard
 from guardrails_mw.adapters.messages import ended, no_text, output_event, refusal_message
-from guardrails_mw.adapters.metadata import folded, is_name, unfolded
+from guardrails_mw.adapters.metadata import folded, unfolded
 from guardrails_mw.adapters.source import Source
 from guardrails_mw.adapters.target import Target
 from guardrails_mw.adapters.usage import outcome
-from guardrails_mw.event import Content, ModelCall, Stage
+from guardrails_mw.event import Content, ModelCall, Stage, is_name
 from guardrails_mw.stream import Hold, Shown, Text
 from guardrails_mw.verdict import Action, Check, Decision, Outcome, Verdict
 

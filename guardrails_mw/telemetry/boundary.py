@@ -17,7 +17,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status
 from opentelemetry.util.types import AttributeValue
 
-from guardrails_mw.redaction import WITHHELD, Redactor
+from guardrails_mw.redaction import WITHHELD, Redactor, unread
 from guardrails_mw.telemetry.draft import Draft, Told
 from guardrails_mw.telemetry.vocabulary import WORDS, content
 
@@ -97,11 +97,12 @@ class Boundary:
         """An attribute's value as it may leave."""
         if isinstance(value, str):
             return self._string(value)
-        if isinstance(value, bool | float):
+        if isinstance(value, bool):
             return value
-        if isinstance(value, int):
+        if isinstance(value, int | float):
             clean = value if abs(value) < 100_000 else self._by[0].value(value)  # shorter ones identify nobody
-            return clean if isinstance(clean, int) and -_INT64 <= clean < _INT64 else self.text(str(clean))
+            fits = isinstance(clean, float) or (isinstance(clean, int) and -_INT64 <= clean < _INT64)
+            return clean if fits else self.text(str(clean))  # type: ignore[return-value]
         if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
             return [str(self.attribute(item)) if isinstance(item, str) else self.attribute(item) for item in value]
         return self.value(value)[0] if isinstance(value, Mapping) else WITHHELD
@@ -132,7 +133,7 @@ class Boundary:
     def _dumped(value: object) -> tuple[str, bool]:
         if isinstance(value, str):
             return _encodable(value[:CAP]), False
-        return _encodable(json.dumps(value, ensure_ascii=False, skipkeys=True, default=_named)[:CAP]), True
+        return _encodable(json.dumps(value, ensure_ascii=False, skipkeys=True, default=unread)[:CAP]), True
 
     def _told(self, told: Told) -> tuple[str, bool]:
         """What a decision was about. Verdicts that redacting gates gave on it are used again."""
@@ -205,10 +206,6 @@ def _skeleton(span: ReadableSpan) -> ReadableSpan:
 def _encodable(text: str) -> str:
     """Without lone surrogates: one of them would cost the whole batch it is sent in."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def _named(value: object) -> str:
-    return f"<{type(value).__name__}>"
 
 
 class RedactingExporter(SpanExporter):

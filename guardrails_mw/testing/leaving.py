@@ -42,10 +42,11 @@ def _walk(value: object, found: list[bytes], seen: set[int], depth: int) -> None
     if isinstance(value, bytes | bytearray | memoryview):
         found.append(bytes(value))
         return
-    if value is None or isinstance(value, bool | float) or id(value) in seen or depth > _DEPTH:
+    if value is None or isinstance(value, bool) or id(value) in seen or depth > _DEPTH:
         return
-    if isinstance(value, int):
-        found.append(str(value).encode())
+    if isinstance(value, int | float):
+        whole = isinstance(value, float) and value.is_integer()
+        found.append(str(int(value) if whole else value).encode())
         return
     seen.add(id(value))
     for inner in _inside(value):

@@ -51,6 +51,7 @@ class Planting:
     """
 
     def __init__(self, canaries: Canaries) -> None:
+        self._canaries = canaries
         self.text, self.word = canaries.text, canaries.word
         self.story: Story = "calls"
         self.heard: list[object] = []
@@ -63,11 +64,20 @@ class Planting:
                 [{"type": "text", "text": self.text("input.block")}],
                 name=self.text("input.name"),
                 id=self.text("input.id"),
-                additional_kwargs={"note": self.text("input.additional_kwargs")},
-                response_metadata={"note": self.text("input.response_metadata")},
+                additional_kwargs=self.table("input.additional_kwargs"),
+                response_metadata=self.table("input.response_metadata"),
             ),
             HumanMessage(self.text("input.text")),
         ]
+
+    def table(self, field: str) -> dict[str, object]:
+        """A value of every kind under a key, as a key, and, where they are digits, as numbers of both types."""
+        digits = [value for kind in self._canaries.kinds if (value := self._canaries.value(field, kind)).isdigit()]
+        return {
+            "note": self.text(field),
+            self.text(f"{field}.key"): True,
+            "numbers": [each(value) for value in digits for each in (int, float)],
+        }
 
     def config(self) -> dict[str, object]:
         """What an application's own code says beside it."""
@@ -107,9 +117,13 @@ class Planting:
                 {"type": "text", "text": self.text("output.block"), "annotations": cited},
             ],
             name=self.text("output.name"),
-            additional_kwargs={"reasoning_content": self.text("output.additional_kwargs")},
+            additional_kwargs={
+                "reasoning_content": self.text("output.additional_kwargs"),
+                **self.table("output.beside"),
+            },
             response_metadata={
                 "grounding": [self.text("output.response_metadata")],
+                **self.table("output.told"),
                 "logprobs": {"content": [{"token": self.text("output.logprobs")}]},
             },
             usage_metadata={"input_tokens": 3, "output_tokens": 4, "total_tokens": 7},
@@ -118,22 +132,24 @@ class Planting:
     def result(self, way: str, call_id: str) -> object:
         """What a tool gives back."""
         if way == "error":
-            raise ValueError(self.text("result.exception"))
+            cause = ExceptionGroup("several", [ValueError(self.text("result.exception.part"))])
+            raise ValueError(self.text("result.exception")) from cause
         if way == "text":
             return self.text("result.text")
         message = ToolMessage(
-            [{"type": "text", "text": self.text(f"result.{way}.block")}],
+            [{"type": "text", "text": self.text(f"result.{way}.block"), "id": self.text(f"result.{way}.block_id")}],
             name=self.text(f"result.{way}.name"),
             id=self.text(f"result.{way}.id"),
             tool_call_id=call_id,
-            artifact={"rows": [self.text(f"result.{way}.artifact")]},
-            additional_kwargs={"note": self.text(f"result.{way}.additional_kwargs")},
-            response_metadata={"note": self.text(f"result.{way}.response_metadata")},
+            artifact={"rows": [self.text(f"result.{way}.artifact")], **self.table(f"result.{way}.table")},
+            additional_kwargs=self.table(f"result.{way}.additional_kwargs"),
+            response_metadata=self.table(f"result.{way}.response_metadata"),
+            note=self.text(f"result.{way}.field"),
         )
         if way == "message":
             return message
         added = AIMessage(self.text("result.added.text"), name=self.text("result.added.name"))
-        return Command(update={"messages": [message, added], "note": self.text("result.state")})
+        return Command(update={"messages": [message, added], "note": self.table("result.state")})
 
     def tool(self, name: str) -> BaseTool:
         """A tool that answers with canaries."""

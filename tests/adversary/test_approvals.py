@@ -227,7 +227,7 @@ def test_no_object_among_a_calls_arguments_does(tmp_path: Path) -> None:
         decision = guard.decide(event)
         with pytest.raises(GraphInterrupt):
             drive(guard.enforcer.answering(decision, ANYWHERE, lambda payload, **_: stop(shown, payload)))
-        assert shown[0]["args"] == {"path": "[Odd]", "when": "2030-01-02"}
+        assert shown[0]["args"] == {"path": "<Odd>", "when": "2030-01-02"}
         assert MAIL not in on_record(guard, tmp_path)
 
 

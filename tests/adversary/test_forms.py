@@ -88,8 +88,8 @@ def test_text_that_a_dump_leaves_out_is_read_and_edited(form: Callable[[str], ob
 
 
 def test_what_a_provider_parsed_is_decided_with_the_text(tmp_path: Path) -> None:
-    """What a provider parsed stands beside the text, as a model: it is no second answer that nobody reads."""
+    """What a provider parsed stands beside the text, as a model: it is read like the text, and stays a model."""
     guard = make_guard(tmp_path, "gates: {pii: {type: pii, entities: [EMAIL_ADDRESS]}}\nstages: {output: [pii]}")
     answer = AIMessage(f'{{"note": "{RAW}"}}', additional_kwargs={"parsed": Told(note=RAW)})
     said = guard.model(ScriptedModel(script=in_turn(answer))).invoke("hi")
-    assert said.additional_kwargs == {"parsed": {"number": 1, "note": "[EMAIL_ADDRESS]"}}
+    assert said.additional_kwargs == {"parsed": Told(number=1, note="[EMAIL_ADDRESS]")}

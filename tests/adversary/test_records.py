@@ -7,9 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from chat import ScriptedModel, Tools, in_turn, make_guard
+from chat import ScriptedModel, Tools, in_turn, make_guard, thread
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
+from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+from surfaces import on_record
 
 PII = "gates: {pii: {type: pii, entities: [EMAIL_ADDRESS]}}\nrecord: {redact: [pii]}"
 
@@ -23,6 +27,26 @@ def test_names_that_a_model_made_up_are_redacted(tmp_path: Path) -> None:
     kept = [entry for run in guard.ledger.runs() for entry in guard.ledger.read(run.run)]
     assert "mail [EMAIL_ADDRESS]" in str(kept)
     assert "@example.com" not in str([entry["body"] for entry in kept])
+
+
+def test_what_no_gate_reads_is_kept_by_its_type_alone(tmp_path: Path) -> None:
+    """Bytes and paths in an artifact or in a call's arguments do not say themselves in records or questions."""
+    asking = "tools: {look: {ask: [{if: 'args.n == 1', because: one}]}}"
+    with make_guard(tmp_path, f"{PII}\nunchecked: flag\nstages: {{tool_result: [pii]}}\n{asking}") as guard:
+
+        @tool(response_format="content_and_artifact")
+        def look(n: int, q: object) -> tuple[str, object]:
+            """Look something up."""
+            return "fine", [Path("amy@example.com"), b"amy@example.com"]
+
+        call = {"name": "look", "args": {"n": 1, "q": [Path("amy@example.com"), b"amy@example.com"]}, "id": "c1"}
+        model = ScriptedModel(script=in_turn(AIMessage("", tool_calls=[call]), "done"))
+        agent = create_agent(model, [look], middleware=[guard.middleware()], checkpointer=InMemorySaver())
+        asked = agent.invoke({"messages": "go"}, thread())["__interrupt__"][0].value
+        assert asked["args"] == {"n": 1, "q": [f"<{type(Path()).__name__}>", "<bytes>"]}
+        guard.approvals.approve(asked["id"], by="ann")
+        assert agent.invoke(Command(resume=1), thread())["messages"][-1].content == "done"
+        assert "amy@example.com" not in on_record(guard, tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")

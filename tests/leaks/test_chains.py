@@ -133,3 +133,12 @@ def test_messages_that_go_into_a_chain_are_edited_in_every_place(tmp_path: Path)
     assert [type(message) for message in heard[0]] == [HumanMessage, AIMessage, ToolMessage]
     assert heard[0][1].tool_calls[0]["args"] == {"to": HIDDEN}
     assert MAIL in repr(told)
+
+
+def test_a_broken_call_in_a_chains_result_is_edited(tmp_path: Path) -> None:
+    """LangChain's words about arguments that it could not parse repeat them: they are edited as the arguments are."""
+    broken = {"name": "look", "args": f"{{'q': {MAIL}", "id": "c1", "error": f"Arguments {MAIL} are not JSON"}
+    answer = AIMessage("", invalid_tool_calls=[broken])
+    with make_guard(tmp_path, hiding("output")) as guard:
+        chain = guard.runnable(RunnableLambda(lambda _: {"answers": [answer]}))
+        assert MAIL not in repr(chain.invoke("go"))

@@ -47,7 +47,32 @@ def _noted(said: str) -> BaseException:
     return error
 
 
-RAISES = {"plain": ValueError, "tool": ToolException, "odd": Odd, "chained": _chained, "noted": _noted}
+def _long(said: str) -> BaseException:
+    error: BaseException = ValueError(said)
+    for number in range(12):
+        after = RuntimeError(f"step {number}")
+        after.__cause__, error = error, after
+    return error
+
+
+def _grouped(said: str) -> BaseException:
+    return ExceptionGroup("several", [ValueError("one"), ExceptionGroup("more", [_chained(said), _noted(said)])])
+
+
+class Mute(Exception):
+    """Cannot say what it is, and has a note."""
+
+    def __init__(self, said: str) -> None:
+        self.add_note(said)
+
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+RAISES = {
+    "plain": ValueError, "tool": ToolException, "odd": Odd, "chained": _chained, "noted": _noted, "long": _long,
+    "grouped": _grouped, "mute": Mute,
+}  # fmt: skip
 
 
 def _look(error: BaseException, **options: object) -> BaseTool:

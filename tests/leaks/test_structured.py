@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ from chat import ScriptedModel, in_turn, make_guard, run, spoke, thread, wants
 from langchain.agents import create_agent
 from langchain.agents.structured_output import AutoStrategy, ProviderStrategy, ToolStrategy
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.checkpoint.memory import InMemorySaver
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from surfaces import Tracer, hiding, kept
 
 from guardrails_mw.errors import GuardrailBlocked
+from guardrails_mw.testing.leaving import bytes_of
+from guardrails_mw.testing.running import checkpoint_bytes
 
-MAIL = "ann.jones@example.org"
+MAIL, CARD = "ann.jones@example.org", 4111111111111111
 HIDDEN = "[EMAIL_ADDRESS]"
 WORD = "gates: {word: {type: python, call: 'chat:codeword', cost: linear}}\nstages: {output: [word]}"
 
@@ -128,3 +132,50 @@ def test_a_guarded_model_gives_an_edited_structured_answer(tmp_path: Path) -> No
         found = model.with_structured_output(Person, include_raw=True).invoke("who?")
         assert found["parsed"] == Person(mail=HIDDEN)
         assert MAIL not in repr(found)
+
+
+class Hidden(Person):
+    """Somebody, with a field that is not dumped and a value that is worked out once."""
+
+    note: str = Field(exclude=True)
+
+    @cached_property
+    def address(self) -> str:
+        """Where letters go."""
+        return f"to {self.mail}"
+
+
+@pytest.mark.parametrize("mode", ["invoke", "stream"])
+@pytest.mark.parametrize("field", ["additional_kwargs", "llm_output"])
+def test_a_parsed_answer_beside_the_text_is_edited(field: str, mode: str, tmp_path: Path) -> None:
+    """The object that OpenAI's models put beside their answer, and what a provider says of a call, are read.
+
+    The object keeps its type; fields that are not dumped, and what it worked out of the old ones, are edited or gone.
+    """
+    parsed = Hidden(mail=MAIL, note=f"card {CARD}")
+    assert MAIL in parsed.address
+    told = {"parsed": parsed, "card": CARD, MAIL: True, "a_signature": MAIL, "rows": ({MAIL},)}
+
+    class Telling(ScriptedModel):
+        """A model whose provider says more of a call than its answer."""
+
+        def _generate(self, *args: object, **kwargs: object) -> ChatResult:
+            result = super()._generate(*args, **kwargs)
+            return result.model_copy(update={"llm_output": told}) if field == "llm_output" else result
+
+    saver, tracer = InMemorySaver(), Tracer()
+    policy = hiding("output").replace("[EMAIL_ADDRESS]", "[EMAIL_ADDRESS, CREDIT_CARD]")
+    with make_guard(tmp_path, policy) as guard:
+        said = AIMessage("Here.", additional_kwargs=told if field == "additional_kwargs" else {})
+        model = Telling(script=in_turn(said), disable_streaming=field == "llm_output")
+        agent = create_agent(model, [], middleware=[guard.middleware()], checkpointer=saver)
+        [outcome] = run(mode, agent, [{"messages": "go"}], [{**thread(), "callbacks": [tracer]}])
+        answer = agent.get_state(thread()).values["messages"][-1]
+    kept_in = answer.additional_kwargs if field == "additional_kwargs" else answer.response_metadata
+    assert kept_in["card"] == "[CREDIT_CARD]"
+    left = bytes_of([outcome, tracer.heard]) + checkpoint_bytes(saver)
+    assert MAIL.encode() not in left
+    assert str(CARD).encode() not in left
+    if mode == "invoke" and field == "additional_kwargs":
+        [message] = [each for each in outcome["messages"] if isinstance(each, AIMessage)]
+        assert message.additional_kwargs["parsed"] == Hidden(mail=HIDDEN, note="card [CREDIT_CARD]")
