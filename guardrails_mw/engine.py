@@ -20,6 +20,7 @@ from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Content, Event, Stage
 from guardrails_mw.forks import Numbers
 from guardrails_mw.gate import Gate, HoldingGate
+from guardrails_mw.judges import Judges
 from guardrails_mw.recorder import Recorder
 from guardrails_mw.redaction import apply
 from guardrails_mw.seam import ANYWHERE, Power, Seam
@@ -74,6 +75,7 @@ class Engine:
         self.observers = list(observers)
         self._asker = Asker(backlog)
         self.prefix, self._numbers = secrets.token_hex(4), Numbers()  # what ids of decisions are made of
+        self._judges = Judges(self._asker, self.steps(Stage.MODEL), settings.shadow, self.fresh_id)
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""
@@ -186,7 +188,8 @@ class Engine:
             if not edits_only and (opaque := self._opaque(event)) is not None:
                 checks.append(opaque)
             steps = self.editing(event.stage) if edits_only else self.steps(event.stage)
-            await self._asked(event, [step for step in steps if not step.gate.remembers] if dry else steps, checks)
+            asking = self._asker if dry else self._judges
+            await self._asked(event, [step for step in steps if not (dry and step.gate.remembers)], checks, asking)
             if edits_only:
                 checks = [check if check.error else _editing_only(check) for check in checks]
                 checks = [check for check in checks if check.error or check.verdict.edits]
@@ -207,7 +210,8 @@ class Engine:
     async def glancing(self, event: Event, seam: Seam, gates: Collection[Gate]) -> Decision:
         """What some gates say of a piece of an event that still arrives; recorded nowhere."""
         began, checks = time.perf_counter(), list[Check]()
-        await self._asked(event, [step for step in self._plan.get(event.stage, ()) if step.gate in gates], checks)
+        steps = [step for step in self.steps(event.stage) if step.gate in gates]
+        await self._asked(event, steps, checks, self._judges)
         if self._vault is not None and seam.can(event.stage, Power.EDIT):
             checks = await self._tokenised(self._vault, event, checks)
         return self._conclude(event, checks, began, seam)
@@ -225,12 +229,12 @@ class Engine:
             return decision if decision.blocked else None
         return None
 
-    async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check]) -> None:
+    async def _asked(self, event: Event, steps: Sequence[Step], checks: list[Check], asking: Asker | Judges) -> None:
         """Ask gates one after another, until one blocks; `checks` grows by what they say."""
         joined = together(event)
         for step in steps:
             if not checks or checks[-1].verdict.action is not Action.BLOCK:
-                checks.append(await self._asker.asked(step, event, joined))
+                checks.append(await asking.asked(step, event, joined))
 
     def _after(self, decision: Decision, shown: Shown, began: float, seam: Seam) -> Decision:
         """The decision on something of which the beginning was shown: it cannot be more lenient than that was."""
@@ -310,8 +314,10 @@ class Engine:
         except (IndexError, TypeError):
             checks.append(Check("engine", Verdict.block("error.edit"), 0.0, "edit"))
             verdict, would = combine(checks), event.content
-        if verdict is not ALLOWED and (lacking := self._unenforceable(verdict, event.stage, seam)) is not None:
-            checks.append(lacking)
+        if verdict is not ALLOWED and not seam.carries(event.stage, verdict):
+            checks.append(
+                Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
+            )
             verdict, would = combine(checks), event.content
         action = verdict.action
         if action is Action.ASK and not seam.can(event.stage, Power.ASK):
@@ -334,17 +340,6 @@ class Engine:
             shadow=shadow,
             held=held,
         )
-
-    def _unenforceable(self, verdict: Verdict, stage: Stage, seam: Seam) -> Check | None:
-        """What the policy says about a verdict that this seam cannot carry out."""
-        if verdict.action is Action.BLOCK:
-            return None
-        asks = verdict.action is Action.ASK and not seam.can(stage, Power.ASK)
-        changes = bool(verdict.edits) or verdict.max_tokens is not None
-        edits = changes and not seam.can(stage, Power.EDIT)
-        if not (asks or edits):
-            return None
-        return Check("seam", Verdict(self._settings.on_unenforceable, "unenforceable"), 0.0, "unenforceable")
 
     def _holding(self, stage: Stage, checks: Sequence[Check]) -> tuple[str, ...]:
         """The gates that have to be told how it ended; in shadow mode what is refused happens all the same."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from guardrails_mw.errors import GateError, PolicyError
-from guardrails_mw.event import Event, Stage
+from guardrails_mw.event import Event, ModelCall, Stage
 from guardrails_mw.verdict import Decision, Outcome, Verdict
 
 __all__ = [
@@ -150,6 +150,13 @@ class Gate(ABC):
     @abstractmethod
     def check(self, event: Event) -> Verdict | Awaitable[Verdict]:
         """Decide. May be `async`. Raising means "could not decide", never "block"."""
+
+    def calls(self, event: Event) -> Sequence[ModelCall]:  # noqa: ARG002 - most gates call no model
+        """The calls of a model that checking this event may make and that somebody charges for, for budgets.
+
+        The first calls of these are what `Verdict.used` tells of; without it all are counted as estimated here.
+        """
+        return ()
 
     def warm(self) -> None:  # noqa: B027 - most gates have nothing to load
         """Load what the first check would load, so that its time is not charged to a request."""

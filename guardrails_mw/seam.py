@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Flag, auto
 
 from guardrails_mw.event import Stage
+from guardrails_mw.verdict import Action, Verdict
 
 __all__ = ["ANYWHERE", "CALLBACKS", "GRAPH", "MIDDLEWARE", "MODEL", "NODES", "RUNNABLE", "SEAMS", "Power", "Seam"]
 
@@ -45,6 +46,14 @@ class Seam:
     def can(self, stage: Stage, power: Power) -> bool:
         """Whether it has this power at a stage."""
         return power in self.powers.get(stage, Power(0))
+
+    def carries(self, stage: Stage, verdict: Verdict) -> bool:
+        """Whether it can do what a verdict says."""
+        if verdict.action is Action.BLOCK:
+            return True
+        if verdict.action is Action.ASK and not self.can(stage, Power.ASK):
+            return False
+        return self.can(stage, Power.EDIT) or not (verdict.edits or verdict.max_tokens is not None)
 
     def without(self, power: Power) -> Seam:
         """The same seam in a host that cannot do this, for example pause without a checkpointer."""

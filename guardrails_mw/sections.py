@@ -139,7 +139,7 @@ class BudgetPolicy(Section):
     tokens: int | None = Field(default=None, gt=0)
     """Tokens in and out."""
     model_calls: int | None = Field(default=None, gt=0)
-    """Calls to models, retries included."""
+    """Calls to models, those of retries and of judges included."""
     tool_calls: int | None = Field(default=None, gt=0)
     """Calls to tools."""
     tools: dict[str, Annotated[int, Field(ge=0)]] = {}

@@ -100,6 +100,8 @@ class Verdict:
         note: text for the model that goes with a re-ask or nudge. Not recorded.
         facts: figures that go with the reason, such as what is left of a budget; never content.
         max_tokens: what the model's answer has to be limited to, at the stage `model`.
+        used: what the gate's own calls of a model used, in the order of `Gate.calls`; None for one of which nobody
+            told. Not recorded.
 
     >>> Verdict.block("override", score=1.4, threshold=1.0).action.word
     'block'
@@ -115,6 +117,7 @@ class Verdict:
     note: str = field(default="", repr=False)
     facts: tuple[tuple[str, int | float], ...] = ()
     max_tokens: int | None = None
+    used: tuple[Usage | None, ...] = ()
 
     @classmethod
     def allow(

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from langchain_core.messages import AIMessage, BaseMessage
 
+from guardrails_mw.tokens import tokens
 from guardrails_mw.verdict import Outcome, Usage
 
-__all__ = ["length", "offered", "outcome", "size", "tokens"]
+__all__ = ["length", "offered", "outcome", "size"]
 
 _MOST_TOKENS = 10**12  # more than that no call can have used, and stores could not count
 _OFFERS = ("tools", "functions", "response_format", "format")
@@ -143,21 +144,6 @@ def offered(call: Mapping[str, object]) -> int:
     (9, 0)
     """
     return tokens([json.dumps(call[name], default=str) for name in _OFFERS if call.get(name)])
-
-
-def tokens(texts: Sequence[str]) -> int:
-    """An estimate of tokens: four ASCII characters or one other character each, a few per text.
-
-    Overestimates on purpose: it is what a budget reserves before the real figure is known.
-
-    >>> tokens(["four char words", "漢字"])
-    14
-    """
-    total = 0
-    for text in texts:
-        ascii_chars = len(text) if text.isascii() else sum(1 for char in text if char < "\x80")
-        total += (ascii_chars + 3) // 4 + (len(text) - ascii_chars) + 4
-    return total
 
 
 def length(limit: object) -> int:

@@ -25,7 +25,7 @@ __all__ = ["HEADER", "JUDGE", "MODEL", "ModelServer"]
 HEADER = "X-Conversation"
 """The request header that says which script to read from."""
 MODEL = "scripted-model"
-JUDGE = "scripted-llama-guard"
+JUDGE = "meta-llama/scripted-guard"
 
 _UNSAFE = {"pipe bomb": "S9", "stalk my ex": "S1"}
 """What the scripted judge takes for harmful, and under which category."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import re2
 
 from guardrails_mw.errors import GateError
+from guardrails_mw.verdict import Usage
 
 __all__ = ["MAX_ANSWER_TOKENS", "Answer", "parse", "probability", "side"]
 
@@ -29,10 +30,12 @@ class Answer:
     Attributes:
         score: P(unsafe), 0 to 1.
         categories: codes as the model listed them, empty when it listed none.
+        used: the tokens that it took, where somebody has told.
     """
 
     score: float
     categories: tuple[str, ...] = ()
+    used: Usage | None = field(default=None, repr=False, compare=False)
 
 
 def parse(text: str) -> tuple[bool, tuple[str, ...]]:

@@ -19,11 +19,13 @@ from guardrails_mw.errors import GateError, PolicyError
 from guardrails_mw.gate import DEADLINE
 from guardrails_mw.gates.llama_guard.answer import MAX_ANSWER_TOKENS, Answer, parse, probability, side
 from guardrails_mw.gates.llama_guard.conversation import Turn
+from guardrails_mw.verdict import Usage
 
 __all__ = ["MAX_REPLY", "Endpoint"]
 
 MAX_REPLY = 256 * 1024
 """Bytes of a reply that are read; twenty tokens need far less."""
+_MOST_TOKENS = 10**9
 PATIENCE = 30.0
 """Seconds for one exchange where the gate has no deadline."""
 
@@ -60,6 +62,11 @@ class Endpoint:
 
     def close(self) -> None:
         """Nothing is held."""
+
+    @property
+    def charged(self) -> bool:
+        """Whether somebody charges for it."""
+        return True
 
     def judge(self, turns: list[Turn]) -> Answer:
         """Judge the last turn.
@@ -153,18 +160,29 @@ def read_reply(body: bytes) -> Answer:
     Answer(score=1.0, categories=('S2',))
     """
     try:
-        choice = json.loads(body)["choices"][0]
+        reply = json.loads(body)
+        choice, used = reply["choices"][0], _used(reply.get("usage"))
         text = choice["message"]["content"]
         steps = (choice.get("logprobs") or {}).get("content") or []
         unsafe, categories = parse(text if isinstance(text, str) else "")
         if not steps:
-            return Answer(float(unsafe), categories)
+            return Answer(float(unsafe), categories, used)
         step = next(step for step in steps if step["token"].strip())
         if side(step["token"]) != ("unsafe" if unsafe else "safe"):
             raise GateError("llama_guard.unparsable")
-        return Answer(probability(_candidates(step)), categories)
+        return Answer(probability(_candidates(step)), categories, used)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, StopIteration, RecursionError):
         raise GateError("llama_guard.unparsable") from None
+
+
+def _used(told: object) -> Usage | None:
+    """The figures of a usage, if a server tells some that can be."""
+    if not isinstance(told, dict):
+        return None
+    asked, said = told.get("prompt_tokens"), told.get("completion_tokens")
+    if type(asked) is not int or type(said) is not int or not (0 < asked < _MOST_TOKENS and 0 <= said < _MOST_TOKENS):
+        return None
+    return Usage(asked, said)
 
 
 def _candidates(step: dict[str, object]) -> list[tuple[str, float]]:

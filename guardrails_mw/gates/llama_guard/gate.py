@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from pydantic import Field, SecretStr, model_validator
 
 from guardrails_mw.errors import PolicyError
-from guardrails_mw.event import Event, Stage
+from guardrails_mw.event import Event, ModelCall, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site, windows
-from guardrails_mw.gates.llama_guard.answer import Answer
+from guardrails_mw.gates.llama_guard.answer import MAX_ANSWER_TOKENS, Answer
 from guardrails_mw.gates.llama_guard.conversation import Turn, conversation, visible_text
 from guardrails_mw.gates.llama_guard.endpoint import Endpoint
 from guardrails_mw.gates.llama_guard.local import LocalModel
-from guardrails_mw.verdict import Verdict
+from guardrails_mw.tokens import tokens
+from guardrails_mw.verdict import Usage, Verdict
 
 __all__ = ["Judge", "LlamaGuardConfig", "LlamaGuardGate"]
+
+_PROMPT = 400
+"""Tokens that the template of a Llama Guard adds, which names every category; an estimate, on the high side."""
 
 
 class LlamaGuardConfig(GateConfig):
@@ -62,6 +68,10 @@ class Judge(Protocol):
     def warm(self) -> None:
         """Load what the first judgement would load."""
 
+    @property
+    def charged(self) -> bool:
+        """Whether somebody charges for it."""
+
     def judge(self, turns: list[Turn]) -> Answer:
         """Judge the last turn, or raise `GateError`."""
 
@@ -106,14 +116,28 @@ class LlamaGuardGate(Gate):
 
     def check(self, event: Event) -> Verdict:
         """Judge every window until one is blocked. Raises `GateError` for whatever is not a clear answer."""
-        text, worst = visible_text(event), Answer(0.0)
+        worst, used = Answer(0.0), list[Usage | None]()
+        for window in self._windows(event):
+            answer = self._counted(self._judge.judge(conversation(event, window)))
+            used.append(answer.used)
+            worst = max(worst, answer, key=lambda each: each.score)
+            if worst.score >= self._config.block_at:
+                break
+        verdict = self._verdict(worst, unreadable=not all(part.readable for part in event.content.parts))
+        return replace(verdict, used=tuple(used)) if self._judge.charged else verdict
+
+    def calls(self, event: Event) -> Sequence[ModelCall]:
+        """One for every window, where the model is somebody else's."""
+        if not self._judge.charged:
+            return ()
+        name = self._config.model
+        return [ModelCall(name, _PROMPT + tokens([each]), MAX_ANSWER_TOKENS) for each in self._windows(event)]
+
+    def _windows(self, event: Event) -> Iterator[str]:
+        text = visible_text(event)
         if text.strip():
             for _, window in windows(text, overlap=self._config.max_chars // 8, size=self._config.max_chars):
-                answer = self._counted(self._judge.judge(conversation(event, window)))
-                worst = max(worst, answer, key=lambda each: each.score)
-                if worst.score >= self._config.block_at:
-                    break
-        return self._verdict(worst, unreadable=not all(part.readable for part in event.content.parts))
+                yield window
 
     def warm(self) -> None:
         """Load the model. Raises `PolicyError` when that is impossible."""
@@ -128,7 +152,7 @@ class LlamaGuardGate(Gate):
         if wanted is None or not answer.categories:
             return answer
         counting = tuple(code for code in answer.categories if code in wanted)
-        return Answer(answer.score, counting) if counting else Answer(0.0)
+        return replace(answer, categories=counting) if counting else Answer(0.0, used=answer.used)
 
     def _verdict(self, answer: Answer, *, unreadable: bool) -> Verdict:
         reason = ".".join(("harm", *answer.categories[:1]))

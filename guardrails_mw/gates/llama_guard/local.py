@@ -99,6 +99,11 @@ class LocalModel:
         with self._lock:
             self._loaded = None
 
+    @property
+    def charged(self) -> bool:
+        """Whether somebody charges for it."""
+        return False
+
     def judge(self, turns: list[Turn]) -> Answer:
         """Judge the last turn. One judgement runs at a time; waiting for it counts against the deadline.
 
