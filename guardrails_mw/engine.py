@@ -75,7 +75,7 @@ class Engine:
         self.observers = list(observers)
         self._asker = Asker(backlog)
         self.prefix, self._numbers = secrets.token_hex(4), Numbers()  # what ids of decisions are made of
-        self._judges = Judges(self._asker, self.steps(Stage.MODEL), settings.shadow, self.fresh_id)
+        self._judges = Judges(self._asker, self.steps(Stage.MODEL), settings.shadow, self.prefix)
 
     def serves(self, stage: Stage) -> bool:
         """Whether any gate looks at this stage."""

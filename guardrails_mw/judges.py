@@ -9,6 +9,7 @@ from dataclasses import replace
 from guardrails_mw.asking import PASS_THROUGH, Asker, Step
 from guardrails_mw.blocks import Together
 from guardrails_mw.event import Content, Event, Origin, Stage
+from guardrails_mw.forks import Numbers
 from guardrails_mw.gate import HoldingGate
 from guardrails_mw.verdict import Action, Check, Outcome, Verdict, combine
 
@@ -27,11 +28,11 @@ class Judges:
         asker: asks.
         holding: the steps that hold something for calls of models.
         shadow: whether nothing is refused.
-        fresh: gives ids: a call that is made again is charged again.
+        prefix: begins the names of calls: one that is made again is charged again.
     """
 
-    def __init__(self, asker: Asker, holding: Sequence[Step], shadow: bool, fresh: Callable[[], str]) -> None:
-        self._asker, self._shadow, self._fresh = asker, shadow, fresh
+    def __init__(self, asker: Asker, holding: Sequence[Step], shadow: bool, prefix: str) -> None:
+        self._asker, self._shadow, self._prefix, self._numbers = asker, shadow, prefix, Numbers()
         self._holding = [(step, step.gate) for step in holding if isinstance(step.gate, HoldingGate)]
 
     async def asked(self, step: Step, event: Event, joined: Together | None = None) -> Check:
@@ -66,7 +67,7 @@ class Judges:
                 content=Content(None),
                 origin=Origin.MODEL,
                 call=call,
-                key=f"{event.key}|{step.gate.name}|{self._fresh()}",
+                key=f"{event.key}|{step.gate.name}|{self._prefix}-{self._numbers.next()}",
             )
             for each in events
             for call in step.gate.calls(each)

@@ -82,6 +82,9 @@ class PiiGate(Gate):
         )
         while limit > 0:
             limit = apart(text, limit)
+            if plain is not None and (place := plain.place(limit)) != (cut := apart(plain.text, place)):
+                limit = min(limit - 1, plain.origin(cut))  # digits may be written as something else
+                continue
             line = text.rfind("\n", 0, limit) + 1
             if "\\" not in text[line:limit] or '"' not in text[line:limit]:
                 return limit
