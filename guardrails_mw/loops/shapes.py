@@ -108,7 +108,7 @@ _HASHES = _set(
 )
 _HEX = frozenset("0123456789abcdef")
 _HEX_LENGTHS = frozenset({8, 12, 16, 20, 24, 32, 40, 64})
-_MASK = frozenset("0137fec8")  # digits of a mask, whose bits are set from one end: it tells of progress
+_MASK = re2.compile("0x(?:0*[137]?f*|f*[8ce]?0*)")  # bits that are set from one end: it tells of progress
 _NAMING = frozenset("abcdefghijklmnopqrstuvwxyz_-")  # before the number of a name
 _NO_DIGITS = str.maketrans(dict.fromkeys("0123456789", " "))
 _NO_LETTERS = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isdigit()})
@@ -274,7 +274,7 @@ def _is_long(number: str, word: str) -> bool:
 
 def _is_machined(part: str) -> bool:
     if part.startswith("0x"):
-        return not _MASK.issuperset(part[2:])
+        return _MASK.fullmatch(part) is None
     flips, size = _flips(part), len(part)
     if flips >= _FLIPS or (flips == _FLIPS - 1 and size >= _LONG):
         return True

@@ -47,7 +47,7 @@ RANDOM: dict[str, Callable[[Random], str]] = {
     "ulid": lambda r: "01J" + letters(r, 23, "0123456789ABCDEFGHJKMNPQRSTVWXYZ"),
     "uuid": lambda r: "-".join(letters(r, n) for n in (8, 4, 4, 4, 12)),
     "sha256": lambda r: letters(r, 64),
-    "address": lambda r: "0x7f" + letters(r, 10),
+    "address": lambda r: "0x55" + letters(r, 10),  # no mask, whose bits are set from one end
     "pod": lambda r: f"web-{letters(r, 9, 'bcdf2456789')}2x9-{letters(r, 5, 'bcdf24567')}",
     "temporary file": lambda r: f"/tmp/tmp{letters(r, 8, 'abcdefghijklmnop_')}/out.log",
     "mac's": lambda r: f"/var/folders/x1/{letters(r, 12)}0000gn/T/{letters(r, 6)}",
