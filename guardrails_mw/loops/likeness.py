@@ -82,8 +82,8 @@ def step_of(
     tool: str, args: Mapping[str, Json], result: object, ok: bool, *, habits: Habits = _UNKNOWN, secret: bytes = b""
 ) -> Step:
     """A tool call and what it gave back, as a step."""
-    gist = _gist(result)
-    traits = _traits(tool, args, None if gist is None else _head(result, gist), ok, habits)
+    gist, head = _gist(result)
+    traits = _traits(tool, args, None if gist is None else head, ok, habits)
     call = call_key(tool, args, secret, habits.key)
     text, figures = ("", ()) if gist is None else gist
     if traits & (Trait.FAILED | Trait.EMPTY | Trait.TALK) and len(text) <= _ECHO:
@@ -161,34 +161,37 @@ def result_key(value: object, secret: bytes = b"") -> str:
     >>> result_key("10%") == result_key("20%")
     False
     """
-    gist = _gist(value)
+    gist, _ = _gist(value)
     return "" if gist is None else _digest(gist.text, secret)
 
 
-def _gist(value: object) -> Gist | None:
-    text = _ordered(value) if isinstance(value, str) else _text(value)
-    return None if text is None else gist_of(text)
+def _gist(value: object) -> tuple[Gist | None, str]:
+    """What a result says, and how it begins as it was written: what a service puts first is what it says."""
+    if not isinstance(value, str):
+        text = _text(value)
+        gist = None if text is None else gist_of(text)
+        return gist, gist.text[:HEAD] if gist else ""
+    ordered = _ordered(value)
+    gist = gist_of(value if ordered is None else ordered)
+    return gist, (gist if ordered is None else gist_of(value[: 2 * HEAD])).text[:HEAD]
 
 
-def _head(value: object, gist: Gist) -> str:
-    """How a result begins as it was written: what a service puts first is what it says."""
-    if not isinstance(value, str) or not _is_object(value):
-        return gist.text[:HEAD]
-    return gist_of(value[: 2 * HEAD]).text[:HEAD]
-
-
-def _is_object(text: str) -> bool:
-    return text.startswith(_OBJECTS) and len(text) <= _BOUND
-
-
-def _ordered(text: str) -> str:
-    """A text; if it is a JSON object, with its keys in order: some services write them in any."""
-    if not _is_object(text):
-        return text
+def _ordered(text: str) -> str | None:
+    """The text of a JSON object with its keys in order: some services write them in any. None where they are."""
+    if not text.startswith(_OBJECTS) or len(text) > _BOUND:
+        return None
     try:
-        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+        value = json.loads(text)
+        return None if _in_order(value) else json.dumps(value, sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
-        return text
+        return None
+
+
+def _in_order(value: object) -> bool:
+    if isinstance(value, dict):
+        keys = list(value)
+        return all(map(str.__le__, keys, keys[1:])) and all(map(_in_order, value.values()))
+    return not isinstance(value, list) or all(map(_in_order, value))
 
 
 def _digest(text: str, secret: bytes = b"") -> str:
