@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 
 from guardrails_mw.adapters.forms import in_form_of
-from guardrails_mw.adapters.host import digest
+from guardrails_mw.adapters.messages import no_text
 from guardrails_mw.adapters.metadata import added, is_mark, with_added
 from guardrails_mw.adapters.proposal import with_calls
 from guardrails_mw.event import is_name
@@ -63,21 +63,16 @@ def labelled(message: BaseMessage) -> BaseMessage:
     """The message under names and ids that are such: others might say something, and are kept where no gate looks."""
     update: dict[str, object] = {}
     if message.id and not is_name(message.id):
-        update["id"] = _label(message.id)
+        update["id"] = no_text(message.id)
     if message.name and not is_name(message.name):
         update["name"] = None
     if isinstance(message, ToolMessage) and not is_name(message.tool_call_id):
-        update["tool_call_id"] = _label(message.tool_call_id)
+        update["tool_call_id"] = no_text(message.tool_call_id)
     if isinstance(message, AIMessage) and any(_odd(call) for call in message.tool_calls):
         update["tool_calls"] = [
-            {**call, "name": _label(call["name"]), "id": _label(call["id"] or "")} for call in message.tool_calls
+            {**call, "name": no_text(call["name"]), "id": no_text(call["id"] or "")} for call in message.tool_calls
         ]
     return message.model_copy(update=update) if update else message
-
-
-def _label(text: str) -> str:
-    """A name as it is, or another in its place, the same for the same text."""
-    return text if not text or is_name(text) else f"gm-{digest(text)}"
 
 
 def _odd(call: HostToolCall) -> bool:

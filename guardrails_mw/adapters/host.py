@@ -195,14 +195,9 @@ class Runs:
         flag = configurable.get("__pregel_resuming")  # LangGraph tells it in the first step of an invocation only
         within = within or _ENCLOSING.get()
         if control is not None:
-            known = None if flag is None else bool(flag)
-            run, tries = self._invocation(control) or await self._entered(
-                control,
-                thread,
-                known if resuming is None else resuming,
-                configurable.get("__pregel_checkpointer") or saver,
-                within,
-            )
+            resuming = bool(flag) if resuming is None and flag is not None else resuming
+            saver = configurable.get("__pregel_checkpointer") or saver
+            run, tries = self._invocation(control) or await self._entered(control, thread, resuming, saver, within)
         else:
             run, tries = within.where.run if within else parent or span or _some_run(), Counter()
         self.going_on(run)

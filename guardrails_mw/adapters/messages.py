@@ -268,7 +268,10 @@ def name_of(message: BaseMessage) -> str:
 
 
 def no_text(id_: str | None) -> str | None:
-    """A message's id as it may be told: who gives ids can write words in them, which are kept where no gate looks."""
+    """An id or a name as it may be told: who gives them can write words in them, which are kept where no gate looks.
+
+    What is told in place of one is the same for the same text.
+    """
     return id_ if not id_ or is_name(id_) else f"gm-{digest(id_)}"
 
 

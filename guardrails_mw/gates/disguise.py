@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import re2
 
-__all__ = ["UNSEEN", "Plain", "plainly", "rewritten", "undisguised"]
+__all__ = ["UNSEEN", "Plain", "before_end", "plainly", "rewritten", "undisguised"]
 
 _LAYERS = 3
 _NOTHING = (
@@ -160,6 +160,15 @@ def undisguised(text: str) -> Plain | None:
             break
         plain, text = layer, layer.text
     return plain
+
+
+def before_end(text: str, plain: Plain | None, lag: int) -> int:
+    """The position in a text that so many characters follow, as it reads; `plain` if it reads otherwise.
+
+    >>> before_end("abcdef", None, 2), before_end("ab%41%42", undisguised("ab%41%42"), 1)
+    (4, 5)
+    """
+    return len(text) - lag if plain is None else plain.origin(max(0, len(plain.text) - lag))
 
 
 def plainly(text: str) -> str:

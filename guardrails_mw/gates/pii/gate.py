@@ -9,7 +9,7 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Stage
 from guardrails_mw.gate import Cost, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, apart, between_words, words_back
-from guardrails_mw.gates.disguise import plainly
+from guardrails_mw.gates.disguise import before_end, plainly
 from guardrails_mw.gates.pii.config import PiiConfig
 from guardrails_mw.gates.pii.context import split_name
 from guardrails_mw.gates.pii.disguise import read
@@ -77,9 +77,7 @@ class PiiGate(Gate):
         if text.lstrip()[:1] in ("", "{", "["):  # read as JSON, if it is that in the end
             return 0
         plain = read(text)
-        limit = min(
-            limit, len(text) - self._lag if plain is None else plain.origin(max(0, len(plain.text) - self._lag))
-        )
+        limit = min(limit, before_end(text, plain, self._lag))
         while limit > 0:
             limit = apart(text, limit)
             if plain is not None and (place := plain.place(limit)) != (cut := apart(plain.text, place)):

@@ -14,7 +14,7 @@ from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Event, Part, Path, Stage
 from guardrails_mw.gate import ALL_STAGES, Gate, GateConfig, Site
 from guardrails_mw.gates.cutting import LAG, between_words
-from guardrails_mw.gates.disguise import plainly, undisguised
+from guardrails_mw.gates.disguise import before_end, plainly, undisguised
 from guardrails_mw.gates.secrets.rules import RuleSet, Secret, default_rules, open_key
 from guardrails_mw.gates.secrets.values import is_secret_name, is_secret_value
 from guardrails_mw.verdict import Action, Edit, Finding, Operator, Verdict
@@ -100,7 +100,7 @@ class SecretsGate(Gate):
     def settled(self, text: str, limit: int) -> int:
         """Between words, and in front of a private key that may go on, as the text stands and as it reads."""
         plain = undisguised(text)
-        limit = min(limit, len(text) - LAG if plain is None else plain.origin(max(0, len(plain.text) - LAG)))
+        limit = min(limit, before_end(text, plain, LAG))
         while limit > 0:
             limit = between_words(text, limit)
             begins = [open_key(text, limit)]
