@@ -6,15 +6,31 @@ from chat import MODES, ScriptedModel, Tools, in_turn, run, wants
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.runnables import RunnableLambda
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 
 from guardrails_mw import Guard
 from guardrails_mw.errors import GuardrailBlocked
 from guardrails_mw.event import Stage
 
-__all__ = ["MODES", "REPLY", "RESULT", "Host"]
+__all__ = ["MODES", "REPLY", "RESULT", "Host", "asking_agent"]
 
 REPLY, RESULT = "All is well.", "nothing special"
+
+
+def asking_agent(guard: Guard, seam: str, model: ScriptedModel, tools: list[object], saver: InMemorySaver) -> object:
+    """An agent that can pause, under a guard at one of the seams that ask."""
+    if seam == "middleware":
+        return create_agent(model, tools, middleware=[guard.middleware()], checkpointer=saver)
+    if seam == "callbacks":
+        return create_agent(model, tools, checkpointer=saver).with_config(callbacks=guard.callbacks())
+    graph = StateGraph(MessagesState)
+    graph.add_node("agent", lambda state: {"messages": [model.invoke(state["messages"])]})
+    graph.add_node("tools", guard.tool_node(tools))
+    graph.add_edge(START, "agent")
+    graph.add_conditional_edges("agent", lambda s: "tools" if s["messages"][-1].tool_calls else END)
+    graph.add_edge("tools", "agent")
+    return graph.compile(checkpointer=saver)
 
 
 class Host:

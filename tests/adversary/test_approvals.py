@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from chat import ScriptedModel, Tools, in_turn, make_guard, run, spoke, thread, wants
+from hosts import asking_agent
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
@@ -31,19 +32,7 @@ class Agent:
         self.model, self.tools = ScriptedModel(script=in_turn(*replies)), tools
 
     def under(self, guard: Guard, seam: str) -> object:
-        if seam == "middleware":
-            layers = [guard.middleware()]
-            return create_agent(self.model, self.tools, middleware=layers, checkpointer=InMemorySaver())
-        if seam == "callbacks":
-            agent = create_agent(self.model, self.tools, checkpointer=InMemorySaver())
-            return agent.with_config(callbacks=guard.callbacks())
-        graph = StateGraph(MessagesState)
-        graph.add_node("agent", lambda state: {"messages": [self.model.invoke(state["messages"])]})
-        graph.add_node("tools", guard.tool_node(self.tools))
-        graph.add_edge(START, "agent")
-        graph.add_conditional_edges("agent", lambda s: "tools" if s["messages"][-1].tool_calls else END)
-        graph.add_edge("tools", "agent")
-        return graph.compile(checkpointer=InMemorySaver())
+        return asking_agent(guard, seam, self.model, self.tools, InMemorySaver())
 
 
 ASKS = "tools: {wipe: {ask: [{if: 'True', because: always}]}}"

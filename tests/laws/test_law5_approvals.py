@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from chat import MODES, ScriptedModel, Tools, decisions, in_turn, make_guard, run, spoke, thread, tool_messages, wants
-from langchain.agents import create_agent
+from hosts import asking_agent
 from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 
 from guardrails_mw import Guard
@@ -44,18 +44,7 @@ class Agent:
         self.saver, self.tools = InMemorySaver(), tools
 
     def under(self, guard: Guard, seam: str = "middleware") -> object:
-        if seam == "callbacks":
-            plain = create_agent(self.model, self.tools, checkpointer=self.saver)
-            return plain.with_config(callbacks=guard.callbacks())
-        if seam == "nodes":
-            graph = StateGraph(MessagesState)
-            graph.add_node("agent", lambda state: {"messages": [self.model.invoke(state["messages"])]})
-            graph.add_node("tools", guard.tool_node(self.tools))
-            graph.add_edge(START, "agent")
-            graph.add_conditional_edges("agent", lambda s: "tools" if s["messages"][-1].tool_calls else END)
-            graph.add_edge("tools", "agent")
-            return graph.compile(checkpointer=self.saver)
-        return create_agent(self.model, self.tools, middleware=[guard.middleware()], checkpointer=self.saver)
+        return asking_agent(guard, seam, self.model, self.tools, self.saver)
 
 
 GO = {"messages": [("user", "go")]}
