@@ -175,7 +175,7 @@ def _sqlite_with_past(file: Path, durability: str) -> Store:
     store = SqliteStore(file, durability)  # type: ignore[arg-type]
     with store._transaction() as db:  # noqa: SLF001
         db.execute(_NUMBERS + "INSERT INTO used SELECT 'run:past-' || i || ':usd', 7 FROM n")
-        db.execute(_NUMBERS + "INSERT INTO reserved SELECT 'past-' || i FROM n")
+        db.execute(_NUMBERS + "INSERT INTO reservation SELECT 'past-' || i, NULL, NULL FROM n")
     return store
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
+from math import floor
 from typing import Literal
 from urllib.parse import quote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -18,6 +21,9 @@ Per = Literal["minute", "hour", "day", "month"]
 Then = Literal["end", "block", "ask", "cheaper"]
 KINDS = ("run", "thread", "task", "agent", "actor", "tenant", "global")
 """Whose a budget can be."""
+# Names that stand in a scope as they are; to find that out is far quicker than to quote them
+_PART = re.compile(r"[\w.~-]*", re.ASCII)
+_PATH = re.compile(r"[\w.~/-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -103,18 +109,21 @@ class Limits:
 
 def _who(of: str, event: Event) -> str:
     where, actor = event.where, event.actor
-    run = quote(where.run or "direct", safe="/")
-    if of == "run":
-        return run
-    if of == "thread":
-        return quote(where.thread, safe="/") or run
-    if of == "task":
-        return f"{run}/{quote(task_of(where), safe='')}"
-    if of == "agent":
-        return quote(where.agent, safe="")
     if of == "actor":
-        return f"{quote(actor.tenant, safe='')}/{quote(actor.id, safe='')}"
-    return quote(actor.tenant, safe="") if of == "tenant" else "all"
+        return f"{_part(actor.tenant)}/{_part(actor.id)}"
+    if of == "tenant":
+        return _part(actor.tenant)
+    if of == "agent":
+        return _part(where.agent)
+    if of == "global":
+        return "all"
+    run = where.thread if of == "thread" and where.thread else where.run or "direct"
+    run = run if _PATH.fullmatch(run) else quote(run, safe="/")
+    return f"{run}/{_part(task_of(where))}" if of == "task" else run
+
+
+def _part(name: str) -> str:
+    return name if _PART.fullmatch(name) else quote(name, safe="")
 
 
 def task_of(where: Where) -> str:
@@ -136,11 +145,17 @@ def window(per: Per, zone: str, now: float) -> tuple[str, float]:
     >>> window("hour", "Asia/Kolkata", 0.0)
     ('1970-01-01T05+0530', 1800.0)
     """
-    local = datetime.fromtimestamp(now, ZoneInfo(zone))
-    if per in ("minute", "hour"):
-        into = local.second + local.microsecond / 1e6 + (local.minute * 60 if per == "hour" else 0)
-        name = local.strftime("%Y-%m-%dT%H%z" if per == "hour" else "%Y-%m-%dT%H:%M%z")
-        return name, round(now - into) + (3600.0 if per == "hour" else 60.0)
+    return _window(per, zone, floor(now / 60))
+
+
+@lru_cache(maxsize=64)  # windows begin on whole minutes, and calls come many to a minute
+def _window(per: Per, zone: str, minute: int) -> tuple[str, float]:
+    begins = minute * 60.0
+    local = datetime.fromtimestamp(begins, ZoneInfo(zone))
+    if per == "minute":
+        return local.strftime("%Y-%m-%dT%H:%M%z"), begins + 60.0
+    if per == "hour":
+        return local.strftime("%Y-%m-%dT%H%z"), begins + (60 - local.minute) * 60.0
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     if per == "day":
         return local.strftime("%Y-%m-%d"), (midnight + timedelta(days=1)).timestamp()

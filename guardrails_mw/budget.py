@@ -258,13 +258,15 @@ class Budget:
         return amounts
 
     def _spent(self, call: ModelCall | ToolCall, outcome: Outcome) -> dict[str, int]:
-        amounts = self._worst(call, outcome.limit or self._output(call)) or {}
-        time = max(0, ceil(outcome.seconds * 1000))
-        amounts["seconds"] = time if outcome.status == "done" else max(1, time)
-        if outcome.status == "done" and outcome.usage is not None and isinstance(call, ModelCall):
-            amounts["tokens"] = outcome.usage.input_tokens + outcome.usage.output_tokens
-            if (cost := self.price(call, outcome)) is not None:
-                amounts["usd"] = cost
+        used, time, most = outcome.usage, max(0, ceil(outcome.seconds * 1000)), outcome.limit or self._output(call)
+        if used is None or outcome.status != "done" or isinstance(call, ToolCall):
+            seconds = time if outcome.status == "done" else max(1, time)
+            return {**(self._worst(call, most) or {}), "seconds": seconds}
+        amounts = {"model_calls": 1, "seconds": time, "tokens": used.input_tokens + used.output_tokens}
+        if self._priced:
+            cost = self.price(call, outcome)
+            held = self._prices.most(call.name, call.input_tokens, most) if cost is None else cost
+            amounts["usd"] = held or 0
         return amounts
 
     def _affordable(self, call: ModelCall | ToolCall, refusal: Refusal, output: int) -> int | None:

@@ -55,13 +55,13 @@ class _Rates:
         total = self.input * max(0, plain_in) + self.output * max(0, plain_out)
         total += self.cached_input * used.cached_tokens + self.cache_write * used.cache_write_tokens
         total += self.audio_input * used.audio_input_tokens + self.audio_output * used.audio_output_tokens
-        return -(-(total + self.reasoning * used.reasoning_tokens) // _SCALE)
+        return _rounded_up(total + self.reasoning * used.reasoning_tokens)
 
     @property
-    def dearest(self) -> _Rates:
-        """The same model with all tokens at the dearest price of their side."""
+    def dearest(self) -> tuple[int, int]:
+        """The dearest price of a token that goes in, and of one that comes out."""
         into = max(self.input, self.cached_input, self.cache_write, self.audio_input)
-        return replace(self, input=into, output=max(self.output, self.reasoning, self.audio_output))
+        return into, max(self.output, self.reasoning, self.audio_output)
 
 
 class Prices:
@@ -104,6 +104,7 @@ class Prices:
             return next((name for name, pattern in patterns if pattern.fullmatch(model)), None)
 
         self._find, self._rates = find, rates
+        self._dearest = {name: each.dearest for name, each in rates.items()}
 
     def cost(self, model: str, usage: Usage, asked: str = "") -> int | None:
         """Micro-dollars, rounded up, so that no use is free; None when the price is unknown.
@@ -116,11 +117,12 @@ class Prices:
             asked: the name it was asked for by, which counts where the table is more specific about it: `gpt-x`
                 answers as `gpt-x-2026-01-31`, and that is no other model.
         """
+        if model in self._rates:
+            return self._rates[model].cost(usage)
         models = [name for name in (model, asked) if name]
         found = [name for name in map(self._find, models) if name is not None]
         if found:
-            name = model if model in self._rates else min(found, key=lambda each: _specificity(each)[:2])
-            return self._rates[name].cost(usage)
+            return self._rates[min(found, key=lambda each: _specificity(each)[:2])].cost(usage)
         costs = (self._others.cost(name, usage) for name in models) if self._others is not None else ()
         return next((cost for cost in costs if cost is not None), None)
 
@@ -128,7 +130,8 @@ class Prices:
         """The most that a call can cost, whatever its tokens turn out to be: written to a cache, audio, reasoning."""
         name = self._find(model)
         if name is not None:
-            return self._rates[name].dearest.cost(Usage(input_tokens, output_tokens))
+            into, out = self._dearest[name]
+            return _rounded_up(into * input_tokens + out * output_tokens)
         if self._others is None:
             return None
         plain = Usage(input_tokens, output_tokens)
@@ -148,6 +151,11 @@ class Prices:
             cost = self.most(model, input_tokens, middle)
             low, high = (middle, high) if cost is not None and cost <= left else (low, middle - 1)
         return low
+
+
+def _rounded_up(scaled: int) -> int:
+    """Micro-dollars of tokens times their rates."""
+    return -(-scaled // _SCALE)
 
 
 def _specificity(name: str) -> tuple[int, int, str]:

@@ -615,7 +615,7 @@ def test_a_model_call_is_charged_by_the_policy_that_let_it_begin(seam: str, poli
 def _scopes(guard: Guard) -> list[str]:
     """The scopes of which a store holds something."""
     with sqlite3.connect(guard.policy.base / "guard.db") as database:
-        return [name for (name,) in database.execute("select distinct scope from hold")]
+        return [name for (name,) in database.execute("select distinct held.key from reservation, json_each(held) held")]
 
 
 # nothing is left behind

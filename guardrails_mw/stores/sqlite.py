@@ -12,12 +12,13 @@ write the file may also drop them, which the hash chain then shows (see `guardra
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -29,45 +30,20 @@ from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
 from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
+from guardrails_mw.stores.sqlite_schema import migrate, newest, version
 
 __all__ = ["SqliteStore"]
 
 _BUSY_SECONDS = 10.0
 _PAGE = 500
+# Every write puts whole pages into the write-ahead log, which waits for the disk each time its pages go to the file:
+# small pages, and many at a time, take half as long as SQLite's 4096 bytes and 1000.
+_PAGE_BYTES = 2048
+_PAGES_UNCHECKED = 4000
 _MIN_VERSION = (3, 37, 0)  # STRICT tables; RETURNING is older
 
-_V1 = (
-    """CREATE TABLE log (
-        run TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, at REAL NOT NULL, kind TEXT NOT NULL,
-        body TEXT NOT NULL, prev TEXT NOT NULL, hash TEXT NOT NULL,
-        PRIMARY KEY (run, seq), UNIQUE (run, key)) STRICT, WITHOUT ROWID""",
-    "CREATE TRIGGER log_no_update BEFORE UPDATE ON log BEGIN SELECT RAISE(ABORT, 'append-only'); END",
-    "CREATE TRIGGER log_no_delete BEFORE DELETE ON log BEGIN SELECT RAISE(ABORT, 'append-only'); END",
-    """CREATE TRIGGER log_no_replace BEFORE INSERT ON log
-        WHEN EXISTS (SELECT 1 FROM log WHERE run = NEW.run AND seq = NEW.seq)
-          OR EXISTS (SELECT 1 FROM log WHERE run = NEW.run AND key = NEW.key)
-        BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
-    "CREATE TABLE used (scope TEXT PRIMARY KEY, amount INTEGER NOT NULL) STRICT, WITHOUT ROWID",
-    "CREATE TABLE reserved (key TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",  # every key ever used
-    """CREATE TABLE hold (
-        key TEXT NOT NULL, scope TEXT NOT NULL, amount INTEGER NOT NULL, expires REAL NOT NULL,
-        PRIMARY KEY (key, scope)) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX hold_expires ON hold (expires)",
-    """CREATE TABLE register (
-        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, value TEXT NOT NULL, due REAL) STRICT""",
-    "CREATE INDEX register_due ON register (due) WHERE due IS NOT NULL",
-)
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (_V1,)
-"""Statements that lead from schema version n to n + 1. Never change one that was released; add one."""
-
-# One statement, which is its own write transaction. Scalar subqueries, since INSERT ... SELECT from the same
-# table copies to a temporary one; a key that is there already is refused by the trigger.
-_SEQ = "coalesce((SELECT seq FROM log WHERE run = ?1 ORDER BY seq DESC LIMIT 1), 0) + 1"
-_PREV = f"coalesce((SELECT hash FROM log WHERE run = ?1 ORDER BY seq DESC LIMIT 1), '{GENESIS}')"  # noqa: S608
-_APPEND = f"""
-INSERT INTO log (run, seq, key, at, kind, body, prev, hash)
-VALUES (?1, {_SEQ}, ?2, ?3, ?4, ?5, {_PREV}, link({_PREV}, ?1, {_SEQ}, ?2, ?3, ?4, ?5)) RETURNING seq, prev, hash
-"""  # noqa: S608 - constants of ours
+_LAST = "SELECT seq, hash FROM log WHERE run = ? ORDER BY seq DESC LIMIT 1"
+_APPEND = "INSERT INTO log (run, seq, key, at, kind, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _ENTRY = "SELECT run, seq, key, at, kind, body, prev, hash FROM log WHERE run = ?1 "
 # From run to run by the primary key: cost grows with the number of runs, not of entries
 _RUNS = """
@@ -79,7 +55,8 @@ JOIN log first ON first.run = each.run AND first.seq = 1
 JOIN log last ON last.run = each.run AND last.seq = (SELECT max(seq) FROM log WHERE run = each.run)
 ORDER BY last.at DESC, each.run LIMIT ?
 """
-_FORGET = "DELETE FROM hold WHERE key IN (SELECT key FROM hold WHERE expires <= ? ORDER BY expires LIMIT 100)"
+_CLOSE = "UPDATE reservation SET held = NULL, expires = NULL WHERE "
+_FORGET = f"{_CLOSE} key IN (SELECT key FROM reservation WHERE expires <= ? ORDER BY expires LIMIT 100)"  # noqa: S608
 _CODES = {
     sqlite3.SQLITE_BUSY: "store.busy",
     sqlite3.SQLITE_LOCKED: "store.busy",
@@ -167,10 +144,11 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            _migrate(db)
+            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # a file that has tables keeps the size it was made with
+            migrate(db)
             _enter_wal(db)
+            db.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_UNCHECKED}")
             db.execute(f"PRAGMA synchronous = {'FULL' if self.blocking else 'NORMAL'}")
-            db.create_function("link", 7, link, deterministic=True)
         except BaseException:
             db.close()
             raise
@@ -183,15 +161,18 @@ class SqliteStore:
         at = float(at)
         if not math.isfinite(at):
             raise StoreError("store.value")
-        with self._session() as db:
+        with self._transaction() as db:
+            last: list[tuple[int, str]] = db.execute(_LAST, (run,)).fetchall()
+            before, prev = last[0] if last else (0, GENESIS)
+            seq, digest = before + 1, link(prev, run, before + 1, key, at, kind, body)
             try:
-                [row] = db.execute(_APPEND, (run, key, at, kind, body)).fetchall()
+                db.execute(_APPEND, (run, seq, key, at, kind, body, prev, digest))
             except sqlite3.IntegrityError:
                 rows = db.execute(f"{_ENTRY} AND key = ?2", (run, key)).fetchall()
                 if not rows:
                     raise
                 return Entry(*rows[0])
-            return Entry(run, row[0], key, at, kind, body, row[1], row[2])
+            return Entry(run, seq, key, at, kind, body, prev, digest)
 
     def read(self, run: str, after: int = 0) -> Iterator[Entry]:
         """The entries of a run with a sequence number above `after`, in order; read page by page."""
@@ -217,14 +198,14 @@ class SqliteStore:
         held = {claim.scope: claim.amount for claim in one_each(claims)}
         expires, stale = times(now, ttl)
         with self._transaction() as db:
-            if db.execute("INSERT OR IGNORE INTO reserved VALUES (?)", (key,)).rowcount == 0:
+            row = (key, json.dumps(held), expires) if held else (key, None, None)
+            if db.execute("INSERT OR IGNORE INTO reservation VALUES (?, ?, ?)", row).rowcount == 0:
                 return None
             db.execute(_FORGET, (stale,))
-            refused = refusal(claims, {scope: _amount(db, scope) for scope in held})
+            refused = refusal(claims, _amounts(db, held))
             if refused is not None:
-                db.execute("DELETE FROM reserved WHERE key = ?", (key,))
+                db.execute("DELETE FROM reservation WHERE key = ?", (key,))
                 return refused
-            db.executemany("INSERT INTO hold VALUES (?, ?, ?, ?)", [(key, s, n, expires) for s, n in held.items()])
             _charge(db, held)
             return None
 
@@ -233,23 +214,25 @@ class SqliteStore:
         if any(amount < 0 for amount in amounts.values()):
             raise StoreError("store.value")
         with self._transaction() as db:
-            held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
-            _charge(db, {scope: amounts.get(unit_of(scope), 0) - amount for scope, amount in held.items()})
+            held = _held(db, key)
+            if held:
+                db.execute(f"{_CLOSE} key = ?", (key,))
+                _charge(db, {scope: amounts.get(unit_of(scope), 0) - amount for scope, amount in held.items()})
             return bool(held)
 
     def release(self, key: str) -> bool:
         """Drop a hold and forget its key; see `Store.release`."""
         with self._transaction() as db:
-            held = dict(db.execute("DELETE FROM hold WHERE key = ? RETURNING scope, amount", (key,)).fetchall())
+            held = _held(db, key)
             if held:
-                db.execute("DELETE FROM reserved WHERE key = ?", (key,))
+                db.execute("DELETE FROM reservation WHERE key = ?", (key,))
                 _charge(db, {scope: -amount for scope, amount in held.items()})
             return bool(held)
 
     def used(self, scope: str) -> int:
         """Charged plus held."""
         with self._session() as db:
-            return _amount(db, scope)
+            return _amounts(db, (scope,)).get(scope, 0)
 
     # the register
 
@@ -297,15 +280,15 @@ class SqliteStore:
         """What a file has, without changing or making it. Raises `StoreError`."""
         file = Path(path).absolute()
         if not file.exists():
-            return Schema(0, len(_MIGRATIONS))
+            return Schema(0, newest())
         try:
             with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as db:
-                found = _version(db)
+                found = version(db)
                 if found == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
                     raise StoreError("store.not_ours")
         except sqlite3.Error as error:
             raise _sorted_out(error) from None
-        return Schema(found, len(_MIGRATIONS))
+        return Schema(found, newest())
 
 
 def _sorted_out(error: sqlite3.Error) -> StoreError:
@@ -313,9 +296,16 @@ def _sorted_out(error: sqlite3.Error) -> StoreError:
     return StoreError(_CODES.get((code or 0) & 0xFF, "store.failed"))
 
 
-def _amount(db: sqlite3.Connection, scope: str) -> int:
-    rows: list[tuple[int]] = db.execute("SELECT amount FROM used WHERE scope = ?", (scope,)).fetchall()
-    return rows[0][0] if rows else 0
+def _amounts(db: sqlite3.Connection, scopes: Collection[str]) -> dict[str, int]:
+    """What scopes have used; those that have used nothing are left out."""
+    query = f"SELECT scope, amount FROM used WHERE scope IN ({', '.join('?' * len(scopes))})"  # noqa: S608
+    return dict(db.execute(query, tuple(scopes)).fetchall())
+
+
+def _held(db: sqlite3.Connection, key: str) -> dict[str, int]:
+    """What a reservation holds by scope; nothing where it was settled, or there is none."""
+    rows = db.execute("SELECT held FROM reservation WHERE key = ? AND held IS NOT NULL", (key,)).fetchall()
+    return json.loads(rows[0][0]) if rows else {}
 
 
 def _charge(db: sqlite3.Connection, amounts: Mapping[str, int]) -> None:
@@ -327,28 +317,6 @@ def _end(prefix: str) -> str | bytes:
     """Where keys with a prefix end; a blob, which sorts after every text, where they end with all."""
     end = beyond(prefix)
     return b"" if end is None else end
-
-
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring a file to the newest schema. Several processes may do it at once: one does, the others find it done."""
-    if _version(db) == len(_MIGRATIONS):
-        return
-    db.execute("BEGIN IMMEDIATE")
-    version = _version(db)
-    if version > len(_MIGRATIONS):
-        raise StoreError("store.newer_version")
-    if version == 0 and db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall():
-        raise StoreError("store.not_ours")
-    for step in _MIGRATIONS[version:]:
-        for statement in step:
-            db.execute(statement)
-    db.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
-    db.execute("COMMIT")
-
-
-def _version(db: sqlite3.Connection) -> int:
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    return version
 
 
 def _enter_wal(db: sqlite3.Connection) -> None:

@@ -15,7 +15,7 @@ from servers import Server
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import verify
 from guardrails_mw.stores import postgres as postgres_store
-from guardrails_mw.stores import sqlite as sqlite_store
+from guardrails_mw.stores import sqlite_schema
 from guardrails_mw.stores.redis import RedisStore
 from guardrails_mw.stores.sqlite import SqliteStore
 
@@ -72,7 +72,7 @@ def test_a_file_of_the_first_release_works(policy: Path, old: Path) -> None:
 
 def open_file(file: str, later: tuple[str, ...]) -> int:
     """In a process of its own, as a later release that knows one more migration."""
-    sqlite_store._MIGRATIONS = (*sqlite_store._MIGRATIONS, later)
+    sqlite_schema.MIGRATIONS = (*sqlite_schema.MIGRATIONS, later)
     with closing(SqliteStore(file)) as opened:
         return len(list(opened.read("run-1")))
 
@@ -87,13 +87,13 @@ def test_an_older_file_is_raised_once(old: Path) -> None:
         assert pool.starmap(open_file, [(str(old), LATER)] * 6, chunksize=1) == [2] * 6
     with closing(sqlite3.connect(old)) as db:
         assert db.execute("SELECT count(*) FROM later").fetchone() == (1,)
-        assert db.execute("PRAGMA user_version").fetchone() == (len(sqlite_store._MIGRATIONS) + 1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(sqlite_schema.MIGRATIONS) + 1,)
 
 
 def test_an_older_file_is_told_of(policy: Path, old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`check` fails before the migration and not after it, and changes nothing itself."""
-    monkeypatch.setattr(sqlite_store, "_MIGRATIONS", (*sqlite_store._MIGRATIONS, LATER))
-    newest = len(sqlite_store._MIGRATIONS)
+    monkeypatch.setattr(sqlite_schema, "MIGRATIONS", (*sqlite_schema.MIGRATIONS, LATER))
+    newest = len(sqlite_schema.MIGRATIONS)
     for _ in range(2):
         code, told = check(policy)
         assert (code, told["state"], told["version"], told["newest"]) == (1, "older", 1, newest)
@@ -106,7 +106,7 @@ def test_a_migration_that_fails_changes_nothing(old: Path, monkeypatch: pytest.M
     """A step that breaks in the middle leaves the version and the tables as they were."""
     broken = ("CREATE TABLE half (x INTEGER) STRICT", "INSERT INTO nowhere VALUES (1)")
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite_store, "_MIGRATIONS", (*sqlite_store._MIGRATIONS, broken))
+        patch.setattr(sqlite_schema, "MIGRATIONS", (*sqlite_schema.MIGRATIONS, broken))
         with pytest.raises(StoreError):
             SqliteStore(old)
     with closing(SqliteStore(old)) as opened:
