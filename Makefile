@@ -6,6 +6,9 @@ READY  := $(VENV)/.ready
 DEMO   := $(VENV)/.demo
 PHOENIX := .venv-phoenix
 
+# Tests start many processes: none compiles again what another has compiled, whatever the machine's setting.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-full mutations bench check lint types floors docs clean phoenix help
 
 help:
@@ -17,11 +20,11 @@ demo: $(DEMO)
 
 ## make test     every test, against real servers that the tests start themselves
 test: $(READY) $(PHOENIX)/.ready
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 ## make test-full  the same, and every cell of the fault matrix; about twenty minutes
 test-full: $(READY) $(PHOENIX)/.ready
-	$(BIN)/python -m pytest -n auto -m "full or not full"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "full or not full"
 
 ## make mutations  every law broken on purpose, in a copy: the tests that hold it must fail
 mutations: $(READY)

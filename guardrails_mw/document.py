@@ -73,7 +73,7 @@ class Document:
         assert isinstance(data, dict)
         self.data: dict[str, Json] = data
         """The values, with environment variables filled in."""
-        self.unexpanded = yaml.load(source, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        self.unexpanded = _Loader("").construct_document(node)
         """The values as written: what a content hash may cover without covering secrets."""
 
     @classmethod

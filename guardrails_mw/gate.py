@@ -7,12 +7,15 @@ Gates of this package and gates of other packages are found the same way: throug
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -33,6 +36,7 @@ __all__ = [
     "GateTypes",
     "HoldingGate",
     "Site",
+    "offered",
     "windows",
 ]
 
@@ -203,7 +207,7 @@ class GateTypes:
     @classmethod
     def installed(cls) -> GateTypes:
         """Every gate type that an installed package offers."""
-        return cls({point.name: point for point in entry_points(group=cls.group)})
+        return cls({point.name: point for point in offered(cls.group)})
 
     @property
     def names(self) -> list[str]:
@@ -221,6 +225,30 @@ class GateTypes:
         if not (isinstance(found, type) and issubclass(found, Gate)):
             raise PolicyError(f"the installed gate type {name!r} is not a Gate")
         return found
+
+
+def offered(group: str) -> tuple[EntryPoint, ...]:
+    """What installed packages offer in an entry point group.
+
+    The metadata of every package is read once, and again after one was installed or removed, which changes a folder.
+
+    >>> "injection" in [point.name for point in offered("guardrails_mw.gates")]
+    True
+    """
+    return _offered(group, tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=8)
+def _offered(group: str, searched: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:  # noqa: ARG001 - the key
+    return tuple(entry_points(group=group))
+
+
+def _changed(folder: str) -> int:
+    """When a folder of packages was changed last, in nanoseconds; 0 where there is none."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
 
 
 def windows(text: str, overlap: int, size: int = WINDOW) -> Iterator[tuple[int, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import pytest_randomly
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -15,6 +17,16 @@ from servers import Postgres, Redis, Server, running
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # how busy the machine is says nothing about a law
 hypothesis.settings.load_profile("untimed")
+
+# spaCy's library would import PyTorch into every worker and seed it three times a test; what trains seeds it itself
+pytest_randomly.entrypoint_reseeds = []
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of deadlines, queues and servers wait for much of their time."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (len(affinity(0)) if affinity else os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
+from guardrails_mw.gate import offered
 
 __all__ = ["imported"]
 
@@ -41,7 +41,7 @@ def imported(path: str, *, field: str, group: str = "") -> object:
 
 
 def _entry_point(name: str, field: str, group: str) -> str:
-    points = {point.name: point.value for point in entry_points(group=group)}
+    points = {point.name: point.value for point in offered(group)}
     if name not in points:
         hint = nearest(name, sorted(points)) if points else f"no installed package offers any in {group!r}"
         raise PolicyError(f"{name!r} is neither package.module:name nor an installed check; {hint}", field=field)

@@ -162,5 +162,10 @@ class Canaries:
 
 
 def _forms_in(data: bytes, folded: bytes, text: str, *, whole: bool = True) -> list[str]:
+    found = _names_in(data, folded, text, whole=False)  # few needles; whole ones begin as these do
+    return _names_in(data, folded, text, whole=True) if whole and found else found
+
+
+def _names_in(data: bytes, folded: bytes, text: str, *, whole: bool) -> list[str]:
     found = [name for name, exact, needle in forms(text, whole) if needle in (data if exact else folded)]
     return list(dict.fromkeys(found))

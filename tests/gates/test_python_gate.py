@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.event import Actor, Content, Event, Origin, Stage, ToolCall, Where
-from guardrails_mw.gate import Cost, Gate, Site
+from guardrails_mw.gate import Cost, Gate, Site, offered
 from guardrails_mw.gates.python import PythonConfig, PythonGate
 from guardrails_mw.verdict import Action, Edit, Finding, Remedy, Verdict
 from guardrails_mw.workers import IsolatedWorker
@@ -93,6 +94,17 @@ def test_an_object_that_can_be_called_is_a_check():
 def test_a_bare_name_is_an_entry_point():
     """An installed package's check is known by its name."""
     assert gate("competitors").check(HELLO).reason == "competitor"
+
+
+def test_what_is_installed_later_is_found(my_app):
+    """Installed packages are read once, and again when one more has been installed beside them."""
+    os.utime(my_app, (1, 1))
+    assert "later" not in {point.name for point in offered("guardrails_mw.checks")}
+    info = my_app / "more-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: more\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[guardrails_mw.checks]\nlater = my_checks:no_competitors\n")
+    assert gate("later").check(HELLO).reason == "competitor"
 
 
 @pytest.mark.parametrize(("call", "reason"), [("my_checks:slowly", "async"), ("my_checks:later", "later"),

@@ -226,10 +226,11 @@ def same(guard: Guard, text: str, cuts: int) -> None:
     assert decision.verdict == whole.verdict
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("share", range(3))  # each takes part of the examples, so that all cores have some
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 2**32), length=st.integers(0, 300), cuts=st.integers(0, 2**32))
 @example(seed=60697953, length=207, cuts=0)  # numbers that come out one after the other, back over words
-def test_a_stream_is_what_the_whole_text_gives(guard: Guard, seed: int, length: int, cuts: int) -> None:
+def test_a_stream_is_what_the_whole_text_gives(guard: Guard, share: int, seed: int, length: int, cuts: int) -> None:
     """Text, action, reason, findings and edits of a stream are those of the whole text, for every chunking."""
     same(guard, text_of(seed, length), cuts)
 

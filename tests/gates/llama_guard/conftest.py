@@ -62,6 +62,7 @@ def train(fast):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    torch.set_num_threads(1)  # where other tests use the cores, threads wait for each other: four times the work
     torch.manual_seed(7)
     rng = random.Random(7)
     config = LlamaConfig(
