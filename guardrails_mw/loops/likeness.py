@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from typing import NamedTuple
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Json
@@ -33,8 +34,7 @@ _NUMBERS = (int, float)
 _DEPTH = 64  # levels of arguments in which white space and repeated words do not matter
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A tool call that ran, as hashes; or one that was stopped and counts as if it had answered the same again.
 
     An empty `result` equals nothing, not even another empty one.
