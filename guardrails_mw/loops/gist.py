@@ -9,7 +9,6 @@ are kept apart: a count of seconds that falls is a countdown, and no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import re2
@@ -35,7 +34,6 @@ from guardrails_mw.loops.shapes import (
 __all__ = ["Gist", "encodable", "gist_of", "spaced"]
 
 _BOUND = 65_536  # characters that are read; what follows is compared as it is
-_SHORT = 200  # characters of a text that is likely to come again
 _MOST = 6  # figures that are kept of one text
 _IDS = 3  # more ids than this are what the text is about
 _WORDS = 2  # fewer words than this, and ids and shares are all that it says
@@ -88,13 +86,10 @@ def gist_of(text: str) -> Gist:
     >>> gist_of("job 64fa0c1db7e2 is running, attempt 2 of 5").text
     'job #id is running attempt #'
     """
-    if len(text) <= _SHORT:
-        return _read(text)
-    gist = _read.__wrapped__(text[:_BOUND])
+    gist = _read(text[:_BOUND])
     return gist if len(text) <= _BOUND else gist._replace(text=f"{gist.text}\n{text[_BOUND:]}")
 
 
-@lru_cache(maxsize=256)  # receipts, and results of what goes round
 def _read(text: str) -> Gist:
     head = encodable(text.casefold())
     if "\x1b" in head:

@@ -162,10 +162,7 @@ def _is_stale(window: Sequence[Step], limits: LoopLimits) -> bool:
     if first <= 0:
         return False
     before = {(step.tool, step.result) for step in window[:first]}
-    for step in window[first:]:
-        if (step.tool, step.result) not in before or step.patience:
-            return False
-    return True
+    return all((step.tool, step.result) in before and not step.patience for step in window[first:])
 
 
 def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[int, Loop] | None:

@@ -210,6 +210,7 @@ def said(head: str) -> int:
     return waits | next((trait for pattern, trait in kinds if pattern.search(head)), Trait.NONE)
 
 
+@lru_cache(maxsize=1024)
 def absent(head: str) -> bool:
     """Whether a result says that there is no such thing as was asked for."""
     return _ABSENCE.search(head) is not None
