@@ -6,6 +6,7 @@ before it runs, read again when its result came, and made again and again if it 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -20,8 +21,10 @@ from guardrails_mw.loops.wording import is_path_of_words, wording_of
 __all__ = ["MARKS", "Call", "call_key", "call_of", "digest", "json_text", "tool_key"]
 
 _NUMBERS = (int, float)
+_MAPPINGS = (dict, Mapping)  # what is a dictionary need not be asked whether it is like one
 _DEPTH = 64  # levels of arguments in which white space and repeated words do not matter
 _BOUND = 65_536  # characters of an argument that are looked for in a failure
+_ENCODER = json.JSONEncoder(check_circular=False)  # leaves keys in their order: some of what is told depends on it
 _SHORT = 500  # characters of arguments that are remembered
 _SCALARS = frozenset({int, bool, type(None)})  # of which equal ones of a type are the same; 0.0 and -0.0 are not
 MARKS = ".:!?#%"
@@ -66,15 +69,28 @@ def call_of(tool: str, args: Mapping[str, Json], secret: bytes = b"", key: Seque
         if type(value) is str:
             size += len(value)
         elif type(value) not in _SCALARS:
-            return Call(tool, args, secret, key)
+            return _nested(tool, args, secret, key)
     if size > _SHORT:
         return Call(tool, args, secret, key)
-    return _call_again(tool, secret, tuple(key), tuple(args), *args.values())
+    return _of_scalars(tool, secret, tuple(key), tuple(args), *args.values())
+
+
+def _nested(tool: str, args: Mapping[str, Json], secret: bytes, key: Sequence[str]) -> Call:
+    try:
+        text = _ENCODER.encode(args)
+    except (TypeError, ValueError, RecursionError):
+        return Call(tool, args, secret, key)
+    return _of_json(tool, secret, tuple(key), text) if len(text) <= _SHORT else Call(tool, args, secret, key)
 
 
 @lru_cache(maxsize=256, typed=True)  # calls under way, and those that go round
-def _call_again(tool: str, secret: bytes, key: Sequence[str], names: Sequence[str], *values: Json) -> Call:
+def _of_scalars(tool: str, secret: bytes, key: Sequence[str], names: Sequence[str], *values: Json) -> Call:
     return Call(tool, dict(zip(names, values, strict=True)), secret, key)
+
+
+@lru_cache(maxsize=256)
+def _of_json(tool: str, secret: bytes, key: Sequence[str], args: str) -> Call:
+    return Call(tool, json.loads(args), secret, key)
 
 
 def call_key(tool: str, args: Mapping[str, Json], secret: bytes = b"", key: Sequence[str] = ()) -> str:
@@ -121,6 +137,6 @@ def _folded(value: Json, depth: int = _DEPTH) -> Json:
         return " ".join(dict.fromkeys(value.casefold().split()))
     if value is None or isinstance(value, _NUMBERS) or not depth:
         return value
-    if isinstance(value, Mapping):
+    if isinstance(value, _MAPPINGS):
         return {str(key): _folded(item, depth - 1) for key, item in value.items()}
     return [_folded(item, depth - 1) for item in value]
