@@ -46,7 +46,8 @@ class Call:
         kept = {name: args[name] for name in key if name in args} if key else args
         self.key = digest(json_text([tool, _folded(kept)]) or tool, secret)
         self.traits = does(tool, args)
-        self.wording = wording_of(kept, self.traits & Trait.SEARCHES > 0, secret)
+        unasked = self.traits & (Trait.TALK | Trait.JUDGES)  # however it is put, `progress` knows
+        self.wording = "" if unasked else wording_of(kept, self.traits & Trait.SEARCHES > 0, secret)
         self._args, self._words = args, frozenset[str]()
 
     def names_a_path(self) -> bool:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.loops.likeness import Step
-from guardrails_mw.loops.progress import STALE, news_in, told_apart
+from guardrails_mw.loops.progress import STALE, is_finding, news_in, told_apart
 from guardrails_mw.loops.traits import Trait
 
 __all__ = ["KINDS", "WINDOW", "Loop", "LoopLimits", "find_loop", "first_loop"]
@@ -158,9 +158,11 @@ def _fails_often(window: Sequence[Step], limits: LoopLimits) -> bool:
 
 def _is_stale(window: Sequence[Step], limits: LoopLimits) -> bool:
     """Whether the last answers, as many as a loop without news has at least, had all been there before them."""
-    first = len(window) - limits.no_news
+    first, last = len(window) - limits.no_news, window[-1]
     if first <= 0:
         return False
+    if is_finding(last.traits) and not last.traits & Trait.STOPPED and last.call not in [s.call for s in window[:-1]]:
+        return False  # one of a batch
     before = {(step.tool, step.result) for step in window[:first]}
     return all((step.tool, step.result) in before and not step.patience for step in window[first:])
 

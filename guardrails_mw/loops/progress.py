@@ -16,7 +16,7 @@ from guardrails_mw.loops.likeness import Step
 from guardrails_mw.loops.traits import Trait
 from guardrails_mw.loops.wording import alike, mostly_in, same_text
 
-__all__ = ["STALE", "news_in", "told_apart"]
+__all__ = ["STALE", "is_finding", "news_in", "told_apart"]
 
 STALE = 3
 """What a step weighs that brought nothing; less where that may be seen otherwise; nothing where it was progress."""
@@ -59,17 +59,22 @@ def _asked_anew(step: Step, before: Sequence[str], last: Step, stale: bool) -> i
     traits = step.traits
     if traits & Trait.HANDOVER:
         return STALE if last.tool != step.tool else _DOUBTFUL  # to and fro, or one task after the other
-    if traits & Trait.JUDGES and not traits & (Trait.SEARCHES | Trait.RAISED | Trait.TALK):
+    if is_finding(traits):
         return 0
     if traits & _FUTILE:
         return STALE
-    if traits & Trait.ACTED:
-        return 0
     if not step.wording or any(same_text(step.wording, earlier) for earlier in before[-_BEFORE:]):
         # if it found nothing, and in between something is done again and again, neither is news
         around = stale and last.tool != step.tool and not last.traits & (Trait.TALK | Trait.WAITING)
         return STALE if around and traits & Trait.EMPTY else 0
     return _reworded(step, before)
+
+
+def is_finding(traits: int) -> bool:
+    """Whether a call that was not made before is progress, whatever it answers: it did something, or it judged."""
+    if traits & Trait.JUDGES and not traits & (Trait.SEARCHES | Trait.RAISED | Trait.TALK):
+        return not traits & Trait.HANDOVER
+    return traits & (Trait.ACTED | Trait.HANDOVER | _FUTILE) == Trait.ACTED
 
 
 def _reworded(step: Step, before: Sequence[str]) -> int:

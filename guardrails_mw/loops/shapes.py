@@ -237,14 +237,16 @@ def dated(before: Sequence[str], clock: bool) -> int:
     >>> dated(["due", "21", "de", "noviembre", "de"], clock=False), dated(["sat", "nov", "21"], clock=True)
     (4, 3)
     """
-    if before and not before[-1].strip(".").isalnum():
-        return 0  # the name of a field
-    for size in (2, 3, 4):
-        pair = [word.strip(".") for word in before[-size:] if word != "de"]
-        if len(before) < size or len(pair) != 2:
-            continue
-        day, month = pair if pair[0].isdecimal() else reversed(pair)
-        if day.isdecimal() and len(day) <= 2 < len(month) and month.isalpha() and (not clock or month[:3] in _MONTHS):
+    pair: list[str] = []
+    for size, word in enumerate(reversed(before[-4:]), start=1):
+        if word != "de":
+            pair.append(word.strip("."))
+        if len(pair) == 2:
+            month, day = pair if pair[1].isdecimal() else reversed(pair)
+            if not (day.isdecimal() and len(day) <= 2 < len(month) and month.isalpha()):
+                return 0
+            if clock and month[:3] not in _MONTHS:
+                return 0
             return size + (len(before) > size and before[-size - 1] in _WEEKDAYS)
     return 0
 
