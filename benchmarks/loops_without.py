@@ -13,7 +13,7 @@ from types import ModuleType
 import re2
 
 from benchmarks.loops import OWN, Row, judged, rows_of
-from guardrails_mw.loops import LoopLimits, gist, likeness, loop, progress, shapes, traits, wording
+from guardrails_mw.loops import LoopLimits, call, gist, likeness, loop, progress, shapes, traits, wording
 
 _NEVER = re2.compile(r"\x00never")
 _SAYINGS = ("_ABSENCE", "_DENIED", "_EMPTY", "_FAILED", "_NO_HITS", "_PASSING", "_RECEIPT", "_WAITING")
@@ -36,7 +36,7 @@ PARTS: Mapping[str, Sequence[tuple[ModuleType, str, object]]] = {
 
 def forget() -> None:
     """Empty every cache that a part may have filled."""
-    for module in (gist, likeness, progress, shapes, traits, wording):
+    for module in (call, gist, likeness, progress, shapes, traits, wording):
         for value in vars(module).values():
             if hasattr(value, "cache_clear"):
                 value.cache_clear()

@@ -14,7 +14,8 @@ from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event, Stage, ToolCall
 from guardrails_mw.gate import Cost, Gate
 from guardrails_mw.loops import WINDOW, Loop, LoopLimits, find_loop
-from guardrails_mw.loops.likeness import Habits, Step, call_key, step_of, tool_key
+from guardrails_mw.loops.call import call_key, tool_key
+from guardrails_mw.loops.likeness import Habits, Step, step_of
 from guardrails_mw.loops.traits import Trait
 from guardrails_mw.store import Store
 from guardrails_mw.verdict import Remedy, Verdict

@@ -9,7 +9,6 @@ are kept apart: a count of seconds that falls is a countdown, and no clock.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import re2
@@ -35,7 +34,6 @@ from guardrails_mw.loops.shapes import (
 __all__ = ["Gist", "encodable", "gist_of", "spaced"]
 
 _BOUND = 65_536  # characters that are read; what follows is compared as it is
-_SHORT = 200  # characters of a text that is likely to come again
 _MOST = 6  # figures that are kept of one text
 _IDS = 3  # more ids than this are what the text is about
 _WORDS = 2  # fewer words than this, and ids and shares are all that it says
@@ -47,6 +45,7 @@ _THOUSAND = 3  # digits between commas
 _GONE, _ID = "#", "#id"
 _YEAR, _CENTURIES = 4, frozenset({"19", "20"})
 _TIMELY = frozenset({Shape.CLOCK, Shape.DATE, Shape.ZONE, Shape.SPAN, Shape.MINUTES})
+_AMOUNTS = frozenset({Shape.SHARE, Shape.SIZE})
 _DECIMALS = frozenset({Shape.PLAIN, Shape.FRACTION})
 _EXACT = 12  # decimals that nobody measures
 _MEANINGLESS = frozenset({Label.COUNT, Label.NAME})
@@ -88,13 +87,10 @@ def gist_of(text: str) -> Gist:
     >>> gist_of("job 64fa0c1db7e2 is running, attempt 2 of 5").text
     'job #id is running attempt #'
     """
-    if len(text) <= _SHORT:
-        return _read(text)
-    gist = _read.__wrapped__(text[:_BOUND])
+    gist = _read(text[:_BOUND])
     return gist if len(text) <= _BOUND else gist._replace(text=f"{gist.text}\n{text[_BOUND:]}")
 
 
-@lru_cache(maxsize=256)  # receipts, and results of what goes round
 def _read(text: str) -> Gist:
     head = encodable(text.casefold())
     if "\x1b" in head:
@@ -132,6 +128,8 @@ def encodable(text: str) -> str:
 class _Reader:
     """Reads words from left to right and keeps what does not change by itself."""
 
+    __slots__ = ("_doubtful", "_ids", "_next", "_out", "_span", "_temporary", "_wanted", "_words", "figures")
+
     def __init__(self, words: list[str], temporary: bool) -> None:
         self._temporary = temporary  # whether there are names of temporary files, which may have no digit
         self._words = words
@@ -165,7 +163,9 @@ class _Reader:
 
     def _says_more(self) -> bool:
         """Whether there are words enough that ids and shares are not what the text is about."""
-        words = sum(1 + word.count("_") + word.count(",") for word in self._out if word[0].isalpha())
+        said = [word for word in self._out if word[0].isalpha()]
+        text = " ".join(said)
+        words = len(said) + text.count("_") + text.count(",")
         return words >= self._wanted and self._ids <= max(_IDS, words // _WORDS_EACH)
 
     def _number(self, word: str) -> None:
@@ -185,19 +185,19 @@ class _Reader:
             word = ("" if all(len(part) == _THOUSAND for part in parts[1:]) else ".").join(parts)
         core = word.strip(_ENDS)
         shape = shape_of(core)
-        if shape in _DECIMALS:
+        if shape == Shape.ENDING and not self._temporary:
+            self._drop() if self._label() == Label.NAME else self._out.append(word)
+        elif shape in _DECIMALS:
             self._decimal(word, core, shape)
         elif shape in _TIMELY:
             self._time(word, core, shape)
-        elif shape in {Shape.SHARE, Shape.SIZE}:
+        elif shape in _AMOUNTS:
             number = core.rstrip("%abcdefghijklmnopqrstuvwxyz")
             self._doubt(word, float(number) * SIZES.get(core[len(number) :], 1.0))
         elif shape == Shape.UUID:
             self._id(word, _GONE)
         elif shape == Shape.RATIO and self._label() in _MEANINGLESS:
             self._counts(*core.split("/"))
-        elif shape == Shape.ENDING and not self._temporary and self._label() != Label.NAME:
-            self._out.append(word)
         else:
             self._mixed(word, core)
 
@@ -285,8 +285,8 @@ class _Reader:
 
     def _when(self, clock: bool) -> None:
         """Take out a clock or a year, with the day and the month before it."""
-        if self._last() == _GONE:
-            self._out.pop()
+        if self._last() == _GONE and not (self._doubtful and self._doubtful[-1][0] == len(self._out) - 1):
+            self._out.pop()  # a date in digits; an id may yet be put back
         if before := dated(self._out[-5:], clock):
             del self._out[-before:]
         self._drop()

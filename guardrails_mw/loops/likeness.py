@@ -10,31 +10,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
+from typing import NamedTuple
 
-from guardrails_mw.errors import StoreError
 from guardrails_mw.event import Json
-from guardrails_mw.ledger import canonical
-from guardrails_mw.loops.gist import Gist, gist_of, spaced
-from guardrails_mw.loops.traits import HEAD, Trait, absent, does, said
-from guardrails_mw.loops.wording import is_path_of_words, wording_of
+from guardrails_mw.loops.call import MARKS, Call, call_of, digest, json_text, tool_key
+from guardrails_mw.loops.gist import Gist, gist_of
+from guardrails_mw.loops.traits import HEAD, Trait, absent, said
 
-__all__ = ["ENDLESS", "Habits", "Step", "call_key", "result_key", "step_of", "tool_key"]
+__all__ = ["ENDLESS", "Habits", "Step", "result_key", "step_of"]
 
 ENDLESS = 1_000_000
 """The patience of a tool that may be polled without end."""
 
-_BOUND = 65_536  # characters of an argument that are looked for in a failure
+_BOUND = 65_536  # characters of an object whose keys are put in order
+_SHORT = 1000  # characters of a result that is likely to come again
 _ECHO = 500  # characters of a failure in which words of the call are looked for
-_MARKS = ".:!?#%"
 _DIGITS = frozenset("0123456789")
 _OBJECTS = ('{"', "[{", "{\n", "[\n", "{ ")
-_NUMBERS = (int, float)
-_DEPTH = 64  # levels of arguments in which white space and repeated words do not matter
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """A tool call that ran, as hashes; or one that was stopped and counts as if it had answered the same again.
 
     An empty `result` equals nothing, not even another empty one.
@@ -82,30 +77,30 @@ def step_of(
     tool: str, args: Mapping[str, Json], result: object, ok: bool, *, habits: Habits = _UNKNOWN, secret: bytes = b""
 ) -> Step:
     """A tool call and what it gave back, as a step."""
+    call = call_of(tool, args, secret, habits.key)
     gist, head = _gist(result)
-    traits = _traits(tool, args, None if gist is None else head, ok, habits)
-    call = call_key(tool, args, secret, habits.key)
+    traits = _traits(call, None if gist is None else head, ok, habits)
     text, figures = ("", ()) if gist is None else gist
     if traits & (Trait.FAILED | Trait.EMPTY | Trait.TALK) and len(text) <= _ECHO:
-        text = _without(text, args)
+        text = _without(text, call)
     if traits & (Trait.MAKES | Trait.TALK) and not traits & Trait.FAILED:
         text = " ".join(word for word in text.split() if _DIGITS.isdisjoint(word))  # the number of a receipt
-    if traits & (Trait.FAILED | Trait.EMPTY):
+    if figures and traits & (Trait.FAILED | Trait.EMPTY):
         figures = tuple(figure for figure in figures if figure[0] != "~")  # it tried again, and it failed again
     return Step(
         tool_key(tool, secret),
-        call,
-        "" if gist is None else _digest(text, secret),
+        call.key,
+        "" if gist is None else digest(text, secret),
         traits,
         ENDLESS if habits.poll is True else int(habits.poll),
-        _shifted(figures, call, secret) if figures else "",
-        wording_of(_kept(args, habits.key), bool(traits & Trait.SEARCHES), secret),
+        _shifted(figures, call.key, secret) if figures else "",
+        call.wording,
     )
 
 
-def _traits(tool: str, args: Mapping[str, Json], head: str | None, ok: bool, habits: Habits) -> int:
-    """What is known of a call: by its tool's name, by its result, by the policy."""
-    traits = does(tool, args)
+def _traits(call: Call, head: str | None, ok: bool, habits: Habits) -> int:
+    """What is known of a call: by itself, by its result, by the policy."""
+    traits = call.traits
     if head is not None:
         came = said(head)
         if traits & Trait.READS:
@@ -115,7 +110,7 @@ def _traits(tool: str, args: Mapping[str, Json], head: str | None, ok: bool, hab
         traits |= came
         if traits & (Trait.READS | Trait.BLANK) == Trait.READS | Trait.BLANK:
             traits |= Trait.EMPTY
-        if traits & (Trait.READS | Trait.JUDGES) == Trait.READS and absent(head) and is_path_of_words(args):
+        if traits & (Trait.READS | Trait.JUDGES) == Trait.READS and absent(head) and call.names_a_path():
             traits |= Trait.REFUSED  # a path that was guessed, not one of a list
     if traits & Trait.REFUSED:
         traits &= ~Trait.ACTED
@@ -128,29 +123,8 @@ def _traits(tool: str, args: Mapping[str, Json], head: str | None, ok: bool, hab
 
 def _shifted(figures: Sequence[str], call: str, secret: bytes) -> str:
     """Figures as they are kept: all moved by a secret number, so that only how they change can be read."""
-    offset = int(_digest(f"figures {call}", secret)[:8], 16)
+    offset = int(digest(f"figures {call}", secret)[:8], 16)
     return " ".join(f"{figure[0]}{float(figure[1:]) + offset!r}" for figure in figures)
-
-
-@lru_cache(maxsize=1024)
-def tool_key(tool: str, secret: bytes = b"") -> str:
-    """A hash of a tool's name."""
-    return _digest(tool, secret)
-
-
-def call_key(tool: str, args: Mapping[str, Json], secret: bytes = b"", key: Sequence[str] = ()) -> str:
-    """A hash of a call that does not depend on key order, letter case, white space or repeated words.
-
-    >>> call_key("search", {"q": " Same  words", "n": 1}) == call_key("search", {"n": 1, "q": "same words "})
-    True
-    >>> call_key("think", {"t": "again"}) == call_key("think", {"t": "again again again"})
-    True
-    """
-    return _digest(_text([tool, _folded(_kept(args, key))]) or tool, secret)
-
-
-def _kept(args: Mapping[str, Json], key: Sequence[str]) -> Mapping[str, Json]:
-    return {name: args[name] for name in key if name in args} if key else args
 
 
 def result_key(value: object, secret: bytes = b"") -> str:
@@ -162,18 +136,25 @@ def result_key(value: object, secret: bytes = b"") -> str:
     False
     """
     gist, _ = _gist(value)
-    return "" if gist is None else _digest(gist.text, secret)
+    return "" if gist is None else digest(gist.text, secret)
 
 
 def _gist(value: object) -> tuple[Gist | None, str]:
     """What a result says, and how it begins as it was written: what a service puts first is what it says."""
-    if not isinstance(value, str):
-        text = _text(value)
-        gist = None if text is None else gist_of(text)
-        return gist, gist.text[:HEAD] if gist else ""
-    ordered = _ordered(value)
-    gist = gist_of(value if ordered is None else ordered)
-    return gist, (gist if ordered is None else gist_of(value[: 2 * HEAD])).text[:HEAD]
+    if isinstance(value, str):
+        return _read_again(value) if len(value) <= _SHORT else _read(value)
+    text = json_text(value)
+    gist = None if text is None else gist_of(text)
+    return gist, gist.text[:HEAD] if gist else ""
+
+
+def _read(text: str) -> tuple[Gist, str]:
+    ordered = _ordered(text)
+    gist = gist_of(text if ordered is None else ordered)
+    return gist, (gist if ordered is None else gist_of(text[: 2 * HEAD])).text[:HEAD]
+
+
+_read_again = lru_cache(maxsize=256)(_read)  # receipts, and results of what goes round
 
 
 def _ordered(text: str) -> str | None:
@@ -194,40 +175,8 @@ def _in_order(value: object) -> bool:
     return not isinstance(value, list) or all(map(_in_order, value))
 
 
-def _digest(text: str, secret: bytes = b"") -> str:
-    """A short keyed hash."""
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8, key=secret[:64]).hexdigest()
-
-
-def _without(text: str, args: Mapping[str, Json]) -> str:
+def _without(text: str, call: Call) -> str:
     """A failure without the words of the call: `nothing for "a b"` tells no more than `nothing for "c"`."""
-    said_before = {word.strip(_MARKS) for word in spaced(_flat(args)).split()}
-    said_before.update(*[word.split(".") for word in said_before if "." in word])
-    said_before.discard("0")  # which counts what was found
-    return " ".join(word for word in (each.strip(_MARKS) for each in text.split()) if word not in said_before)
-
-
-def _flat(value: Json, depth: int = _DEPTH) -> str:
-    if isinstance(value, str):
-        return value[:_BOUND].casefold()
-    if value is None or isinstance(value, _NUMBERS):
-        return str(value)
-    items = value.values() if isinstance(value, Mapping) else value
-    return " ".join(_flat(item, depth - 1) for item in items) if depth else ""
-
-
-def _folded(value: Json, depth: int = _DEPTH) -> Json:
-    if isinstance(value, str):
-        return " ".join(dict.fromkeys(value.casefold().split()))
-    if value is None or isinstance(value, _NUMBERS) or not depth:
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _folded(item, depth - 1) for key, item in value.items()}
-    return [_folded(item, depth - 1) for item in value]
-
-
-def _text(value: object) -> str | None:
-    try:
-        return canonical(value)
-    except StoreError:
-        return None
+    known = call.words()
+    words = [word.strip(MARKS) for word in text.split()]
+    return " ".join([word for word in words if word == "0" or word not in known])  # 0 counts what was found

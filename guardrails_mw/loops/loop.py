@@ -14,14 +14,13 @@ question. A loop with something ever new in between, such as a random number, lo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from guardrails_mw.document import nearest
 from guardrails_mw.errors import PolicyError
 from guardrails_mw.loops.likeness import Step
-from guardrails_mw.loops.progress import STALE, news_in, told_apart
+from guardrails_mw.loops.progress import STALE, is_finding, news_in, told_apart
 from guardrails_mw.loops.traits import Trait
 
 __all__ = ["KINDS", "WINDOW", "Loop", "LoopLimits", "find_loop", "first_loop"]
@@ -130,19 +129,42 @@ def _found(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
         return None  # it brought something new
     if (loop := _cycle(window, limits)) is not None:
         return loop
+    failing, stale = _fails_often(window, limits), _is_stale(window, limits)
+    if not failing and not stale:
+        return None  # what is news takes longest to tell
     news = news_in(window)
-    return _same_error(window, news, limits) or _no_news(window, news, limits)
+    error = _same_error(window, news, limits) if failing else None
+    return error or (_no_news(window, news, limits) if stale else None)
 
 
 def _is_known(window: Sequence[Step]) -> bool:
     """Whether the last step's answer was there before."""
     if not window:
         return False
-    tool, result = window[-1].tool, window[-1].result
-    for step in window[:-1]:  # noqa: SIM110 - half the time of `any`
-        if step.result == result and step.tool == tool:
+    last = window[-1]
+    for step in window[-2::-1]:  # noqa: SIM110 - half the time of `any`
+        if step.result == last.result and step.tool == last.tool:
             return True
     return False
+
+
+def _fails_often(window: Sequence[Step], limits: LoopLimits) -> bool:
+    """Whether the last step's error is there often enough to be a loop, whatever else there is."""
+    last = window[-1]
+    if not last.traits & Trait.FAILED or last.patience:
+        return False
+    return sum(step.result == last.result and step.tool == last.tool for step in window) >= limits.errors
+
+
+def _is_stale(window: Sequence[Step], limits: LoopLimits) -> bool:
+    """Whether the last answers, as many as a loop without news has at least, had all been there before them."""
+    first, last = len(window) - limits.no_news, window[-1]
+    if first <= 0:
+        return False
+    if is_finding(last.traits) and not last.traits & Trait.STOPPED and last.call not in [s.call for s in window[:-1]]:
+        return False  # one of a batch
+    before = {(step.tool, step.result) for step in window[:first]}
+    return all((step.tool, step.result) in before and not step.patience for step in window[first:])
 
 
 def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[int, Loop] | None:
@@ -151,10 +173,11 @@ def first_loop(steps: Iterable[Step], limits: LoopLimits = _DEFAULT) -> tuple[in
     >>> first_loop([Step("t", "c", "r")] * 9)[0]
     5
     """
-    window: deque[Step] = deque(maxlen=WINDOW)
+    window: list[Step] = []
     for number, step in enumerate(steps, start=1):
+        window = window[1 - WINDOW :]
         window.append(step)
-        if (loop := find_loop(list(window), limits)) is not None:
+        if (loop := find_loop(window, limits)) is not None:
             return number, loop
     return None
 
@@ -171,6 +194,8 @@ def _cycle(window: Sequence[Step], limits: LoopLimits) -> Loop | None:
     size = len(window)
     for period in range(1, min(_PERIODS, size // 2) + 1):
         length, index = period, size - 1 - period
+        if window[index].result != window[-1].result:
+            continue
         while index >= 0 and _same(window[index], window[index + period], period > 1):
             length, index = length + 1, index - 1
         turn = window[-period:]

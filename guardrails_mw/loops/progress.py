@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
 from math import sqrt
@@ -17,7 +16,7 @@ from guardrails_mw.loops.likeness import Step
 from guardrails_mw.loops.traits import Trait
 from guardrails_mw.loops.wording import alike, mostly_in, same_text
 
-__all__ = ["STALE", "news_in", "told_apart"]
+__all__ = ["STALE", "is_finding", "news_in", "told_apart"]
 
 STALE = 3
 """What a step weighs that brought nothing; less where that may be seen otherwise; nothing where it was progress."""
@@ -33,22 +32,20 @@ _MANY = 10  # so many figures show that there is no trend
 
 def news_in(window: Sequence[Step]) -> list[int]:
     """For each step, 0 if it was progress, else how much it weighs that it was not."""
-    results: set[tuple[str, str]] = set()
     calls: set[str] = set()
-    asked: defaultdict[tuple[str, str], list[str]] = defaultdict(list)  # wordings that had one answer
+    asked: dict[tuple[str, str], list[str]] = {}  # wordings that had one answer
     weights: list[int] = []
     last, weight = Step("", "", ""), 0
     for step in window:
-        answer = (step.tool, step.result)
-        if not step.result or answer not in results:
+        before = asked.setdefault((step.tool, step.result), [])
+        if not before or not step.result:
             weight = 0
         elif step.call in calls or step.traits & Trait.STOPPED:
             weight = STALE
         else:
-            weight = _asked_anew(step, asked[answer], last, weight > 0)
-        results.add(answer)
+            weight = _asked_anew(step, before, last, weight > 0)
         calls.add(step.call)
-        asked[answer].append(step.wording)
+        before.append(step.wording)
         weights.append(weight)
         last = step
     return weights
@@ -60,19 +57,24 @@ def _asked_anew(step: Step, before: Sequence[str], last: Step, stale: bool) -> i
     What has no free text, or the same as an earlier one, asks about another name, number or path.
     """
     traits = step.traits
-    another = not step.wording or any(same_text(step.wording, earlier) for earlier in before[-_BEFORE:])
     if traits & Trait.HANDOVER:
         return STALE if last.tool != step.tool else _DOUBTFUL  # to and fro, or one task after the other
-    if traits & Trait.JUDGES and not traits & (Trait.SEARCHES | Trait.RAISED | Trait.TALK):
+    if is_finding(traits):
         return 0
     if traits & _FUTILE:
         return STALE
-    if traits & Trait.ACTED:
-        return 0
-    if another:  # if it found nothing, and in between something is done again and again, neither is news
+    if not step.wording or any(same_text(step.wording, earlier) for earlier in before[-_BEFORE:]):
+        # if it found nothing, and in between something is done again and again, neither is news
         around = stale and last.tool != step.tool and not last.traits & (Trait.TALK | Trait.WAITING)
         return STALE if around and traits & Trait.EMPTY else 0
     return _reworded(step, before)
+
+
+def is_finding(traits: int) -> bool:
+    """Whether a call that was not made before is progress, whatever it answers: it did something, or it judged."""
+    if traits & Trait.JUDGES and not traits & (Trait.SEARCHES | Trait.RAISED | Trait.TALK):
+        return not traits & Trait.HANDOVER
+    return traits & (Trait.ACTED | Trait.HANDOVER | _FUTILE) == Trait.ACTED
 
 
 def _reworded(step: Step, before: Sequence[str]) -> int:
@@ -107,7 +109,7 @@ def told_apart(window: Sequence[Step]) -> Sequence[Step]:
         telling = [column for sign, column in columns if _tells(sign, column)]
         for row, place in enumerate(places if telling else ()):
             seen = " ".join(repr(column[row]) for column in telling)
-            steps[place] = replace(window[place], result=f"{window[place].result} {seen}")
+            steps[place] = window[place]._replace(result=f"{window[place].result} {seen}")
     return steps
 
 

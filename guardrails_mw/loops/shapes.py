@@ -151,10 +151,13 @@ _PARTS = re2.compile(r"([0-9.]+)([a-zμ]+)")
 
 def shape_of(word: str) -> int:
     """What a word with digits is."""
+    return _shaped(word) if len(word) <= _LONGEST else Shape.PLAIN if word.isdecimal() else Shape.MIXED
+
+
+@lru_cache(maxsize=4096)  # names of fields and days of a report come again
+def _shaped(word: str) -> int:
     if word.isdecimal():
         return Shape.PLAIN
-    if len(word) > _LONGEST:
-        return Shape.MIXED
     zeros = word.translate(_ZEROS)
     first = zeros.find("0")
     ending = first > 0 and zeros[0].isalpha() and zeros[first - 1] in _NAMING and not zeros[first:].strip("0")
@@ -234,12 +237,16 @@ def dated(before: Sequence[str], clock: bool) -> int:
     >>> dated(["due", "21", "de", "noviembre", "de"], clock=False), dated(["sat", "nov", "21"], clock=True)
     (4, 3)
     """
-    for size in (2, 3, 4):
-        pair = [word.strip(".") for word in before[-size:] if word != "de"]
-        if len(before) < size or len(pair) != 2:
-            continue
-        day, month = pair if pair[0].isdecimal() else reversed(pair)
-        if day.isdecimal() and len(day) <= 2 < len(month) and month.isalpha() and (not clock or month[:3] in _MONTHS):
+    pair: list[str] = []
+    for size, word in enumerate(reversed(before[-4:]), start=1):
+        if word != "de":
+            pair.append(word.strip("."))
+        if len(pair) == 2:
+            month, day = pair if pair[1].isdecimal() else reversed(pair)
+            if not (day.isdecimal() and len(day) <= 2 < len(month) and month.isalpha()):
+                return 0
+            if clock and month[:3] not in _MONTHS:
+                return 0
             return size + (len(before) > size and before[-size - 1] in _WEEKDAYS)
     return 0
 
@@ -250,10 +257,21 @@ def without_ids(word: str) -> str:
     >>> without_ids("web-7f9c6d5b4-x2x9z"), without_ids("python3.11"), without_ids("/tmp/tmpab12cd/a.log")
     ('web-#', 'python3.11', '/tmp/#')
     """
-    if place := next((place for place in TEMPORARY if place in word), ""):
+    if len(word) <= _LONGEST:
+        return _bared(word)
+    place = _temporary(word)
+    return word[: word.index(place) + len(place)] + "#" if place else word
+
+
+def _temporary(word: str) -> str:
+    """The temporary directory in a path."""
+    return next((place for place in TEMPORARY if place in word), "")
+
+
+@lru_cache(maxsize=4096)
+def _bared(word: str) -> str:
+    if place := _temporary(word):
         return word[: word.index(place) + len(place)] + "#"
-    if len(word) > _LONGEST:
-        return word
     if len(word) > _DATED and "20" in word:
         word = _DATE_IN_NAME.sub("#", word)
     parts = word.translate(_JOINTS).split() or [word]

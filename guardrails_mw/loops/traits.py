@@ -125,6 +125,8 @@ _RECEIPT = _any(
     _FIELD + r"(?:ok(?:ay)?|done|success(?:ful(?:ly)?)?|true|20[0-4]|ack|yes|[a-z]{3,12}ed|sent|written|set|put|paid)\b"
     r".{0,60}$"
 )
+_TURNED_AWAY = _any(_DENIED.pattern, _PASSING.pattern)
+_SAYING = _any(*(each.pattern for each in (_WAITING, _FAILED, _NO_HITS, _RECEIPT, _BLANK, _EMPTY)))
 _ACTS = _words(
     "add append apply approve archive assign book cancel charge chmod click close comment commit copy cp create delete "
     "deploy disable drop edit email enable enqueue execute export fill fix forward grant handle import insert install "
@@ -197,10 +199,13 @@ def _named(tool: str, to_somebody: bool) -> int:
 @lru_cache(maxsize=1024)
 def said(head: str) -> int:
     """What the beginning of a result tells."""
-    if _DENIED.search(head):
-        return Trait.REFUSED | Trait.EMPTY
-    if _PASSING.search(head):
-        return Trait.REFUSED | Trait.WAITING | Trait.EMPTY
+    if _TURNED_AWAY.search(head):
+        if _DENIED.search(head):
+            return Trait.REFUSED | Trait.EMPTY
+        if _PASSING.search(head):
+            return Trait.REFUSED | Trait.WAITING | Trait.EMPTY
+    if not _SAYING.search(head):
+        return Trait.NONE  # most results are what was asked for
     waits = Trait.WAITING if _WAITING.search(head) and not head.startswith(_NO_PARTICIPLES) else Trait.NONE
     if _FAILED.search(head) and not _FINE.search(head):
         return waits | Trait.FAILED
@@ -210,6 +215,7 @@ def said(head: str) -> int:
     return waits | next((trait for pattern, trait in kinds if pattern.search(head)), Trait.NONE)
 
 
+@lru_cache(maxsize=1024)
 def absent(head: str) -> bool:
     """Whether a result says that there is no such thing as was asked for."""
     return _ABSENCE.search(head) is not None

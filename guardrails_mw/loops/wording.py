@@ -7,7 +7,7 @@ lowest hashes are kept, the same few of texts that have most words in common.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import islice
@@ -48,6 +48,7 @@ _VALUES = re2.compile(r"(?i)\b(from|into|join|update|table)\s+[^\s;,()]+|'[^'%]*
 _NUMBERS = (int, float)
 _IDS = frozenset("/.\\@_")  # within a word they make it a path, a file, an address, a name in a program
 _DIGITS = frozenset("0123456789")
+_IN_IDS = _IDS | _DIGITS
 _MARKS = str.maketrans(dict.fromkeys("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~。、，？！：；（）「」", " "))
 _EAST = "\u2e80"  # from here on a letter is a word
 
@@ -64,8 +65,11 @@ def wording_of(args: Mapping[str, Json], searches: bool, secret: bytes = b"") ->
     """
     if all(map(_is_plain, args, args.values())):
         return ""
-    texts = [(text, searches and _is_question(name)) for name, text in _texts(args) if _is_free(name, text)]
-    shown = [text if numbered else _without_ids(_without_values(text)) for text, numbered in texts]
+    shown = [
+        text if searches and _is_question(name) else _without_ids(_without_values(text))
+        for name, text in _texts(args)
+        if _is_free(name, text)
+    ]
     words = {word for text in shown for word in _words(_named_in(text) or text)}
     if not words:
         return ""
@@ -118,15 +122,17 @@ def is_path_of_words(args: Mapping[str, Json]) -> bool:
     return bool(paths) and not any(letter.isdigit() for text in paths for letter in text)
 
 
-def _texts(args: Mapping[str, Json], depth: int = _DEPTH) -> Iterator[tuple[str, str]]:
+def _texts(args: Mapping[str, Json], depth: int = _DEPTH) -> list[tuple[str, str]]:
     """The texts in arguments, with the name of what they are in."""
+    texts: list[tuple[str, str]] = []
     for name, value in islice(args.items(), _LEAVES):
         if isinstance(value, str):
-            yield name, value[:_BOUND]
+            texts.append((name, value[:_BOUND]))
         elif depth and value is not None and not isinstance(value, _NUMBERS):
             inner = [value] if isinstance(value, Mapping) else [{name: item} for item in value[:_LEAVES]]
             for each in inner:
-                yield from _texts(each, depth - 1)
+                texts += _texts(each, depth - 1)
+    return texts
 
 
 def _is_plain(name: str, value: Json) -> bool:
@@ -149,17 +155,18 @@ def _is_question(name: str) -> bool:
     return name.casefold() in _QUESTIONS
 
 
-def _words(text: str) -> Iterator[str]:
-    for word in encodable(text.casefold()).translate(_MARKS).split():
-        if word[0] >= _EAST:
-            yield from word
-        else:
-            yield word
+def _words(text: str) -> Iterable[str]:
+    words = encodable(text.casefold()).translate(_MARKS).split()
+    if text.isascii():
+        return words
+    return [part for word in words for part in (word if word[0] >= _EAST else [word])]
 
 
 def _without_ids(text: str) -> str:
     """A text with ``#`` for what has a digit in it, and for paths and names of files."""
-    words = ("#" if _IDS.intersection(word[:-1]) or not _DIGITS.isdisjoint(word) else word for word in text.split())
+    words = text.split()
+    if not _IN_IDS.isdisjoint(text):
+        words = ["#" if not (_IDS.isdisjoint(word[:-1]) and _DIGITS.isdisjoint(word)) else word for word in words]
     return " ".join(words)
 
 

@@ -189,3 +189,10 @@ def test_long_texts_take_linear_time(unit: str) -> None:
     text = gist_of(unit * (1_000_000 // len(unit))).text
     assert time.process_time() - began < 2
     assert text.endswith(unit)
+
+
+def test_an_id_before_a_clock() -> None:
+    """An id is no date that a clock belongs to: the words before it stay, and it can be put back."""
+    id_ = "0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
+    assert gist_of(f"5 nov {id_} 10:00:01").text == "5 nov #"
+    assert gist_of(f"{id_} 10:00:01").text == id_

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from guardrails_mw.loops.call import call_key
 from guardrails_mw.loops.gist import gist_of
-from guardrails_mw.loops.likeness import Step, call_key, result_key, step_of
+from guardrails_mw.loops.likeness import Step, result_key, step_of
 from guardrails_mw.loops.traits import Trait
 
 
