@@ -22,7 +22,7 @@ demo: $(DEMO)
 test: $(READY) $(PHOENIX)/.ready
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
-## make test-full  the same, and every cell of the fault matrix; about twenty minutes
+## make test-full  the same, and every cell of the fault matrix
 test-full: $(READY) $(PHOENIX)/.ready
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "full or not full"
 
