@@ -134,11 +134,19 @@ class GuardedChatModel(BaseChatModel):
         return super().stream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
-        """Like the inner model's. With ``version="v3"`` the gates run in the loop's way."""
-        if kwargs.get("version") == "v3":
+        """Like the inner model's; the first event repeats the input, as it was decided."""
+        if kwargs.get("version") == "v3":  # to be awaited, so the gates run in the loop's way
             entry, config = drive(self._entering(cast("LanguageModelInput", input), config))
             return super().astream_events(entry.reading.messages, config, **kwargs)  # type: ignore[call-overload]
-        return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+        return self._events(cast("LanguageModelInput", input), config, kwargs)
+
+    async def _events(
+        self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, object]
+    ) -> AsyncGenerator[object, None]:
+        entry, config = await drive_async(self._entering(input, config))
+        async with aclosing(super().astream_events(entry.reading.messages, config, **kwargs)) as events:  # type: ignore[call-overload]
+            async for event in events:
+                yield event
 
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
