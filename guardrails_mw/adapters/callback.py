@@ -128,12 +128,13 @@ class GuardrailsHandler(BaseCallbackHandler):
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
             entry.name = self._enforcer(entry).engine.fresh_id()
-            if self._seat.claims(str(run_id), self):  # else another handler of this guard counts it
+            told = kwargs.get("prompts", messages)
+            if self._seat.hearing.counts(str(run_id), told, self):  # else another handler of this guard counts it
                 params: Mapping[str, object] = kwargs.get("invocation_params") or {}  # type: ignore[assignment]
                 try:
                     self._model(flat, here, entry, {**params, **(metadata or {})})
                 except BaseException:
-                    self._seat.unclaim(str(run_id), self)  # LangChain tells of no end
+                    self._seat.hearing.over(str(run_id), self)  # LangChain tells of no end
                     raise
 
     def on_llm_start(
@@ -153,6 +154,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             run_id=run_id,
             parent_run_id=parent_run_id,
             metadata=metadata,
+            prompts=prompts,
         )
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
@@ -170,7 +172,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
-        self._seat.unclaim(str(run_id), self)
+        self._seat.hearing.over(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is None or entry.guarded:
             return
@@ -190,7 +192,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
-        self._seat.unclaim(str(run_id), self)
+        self._seat.hearing.over(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is not None:
             self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
@@ -221,7 +223,9 @@ class GuardrailsHandler(BaseCallbackHandler):
             if call_id and self._seat.permits.take(here.where.run, known):
                 return
             event = call_event(entry.call, here)
-            entry.turn = self._underway.turn(entry.root, event.key)
+            least = self._underway.turn(entry.root, event.key)
+            scope = here.tries if here.invoked else here.where.run
+            entry.turn = self._seat.hearing.turn(scope, event.key, serialized, least)
             if entry.turn:
                 event = replace(event, key=f"{event.key}#{entry.turn}")
             decision = self._decide(event, here, entry)
