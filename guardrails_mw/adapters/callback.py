@@ -18,7 +18,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from guardrails_mw.adapters.answered import mark_of
@@ -243,19 +243,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             return
         with self._failing_closed(entry):
             self._settle(entry, Outcome("done", time.perf_counter() - entry.began))
-            here = entry.here or self._here(entry)
-            call = entry.call or ToolCall("", id=str(run_id))
-            message = (
-                output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
-            )
-            if entry.turn and message.id is None:
-                message = message.model_copy(update={"id": f"gm-{digest([str(run_id), message.content])}"})
-            message = named(message, here)
-            if isinstance(output, ToolMessage):
-                output.id = message.id  # so that it is known again in the conversation
-            self._decide(result_event(message, call, here), here, entry)
-            if beside := cargo(message):
-                self._decide(beside_event(message, beside, call.id, here), here, entry)
+            self._brought(output, entry, run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The tool may have had its effect: what the call holds is charged."""
@@ -265,6 +253,9 @@ class GuardrailsHandler(BaseCallbackHandler):
         if isinstance(error, GraphInterrupt) and entry.decision is not None:
             self._enforcer(entry).unclaim(entry.decision)
         self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
+        if isinstance(error, ParentCommand) and not entry.guarded:  # no failure: it writes into the graph around
+            with self._failing_closed(entry):
+                self._brought(error.args[0], entry, run_id)
 
     # the parts of a hook
 
@@ -276,6 +267,20 @@ class GuardrailsHandler(BaseCallbackHandler):
                 self._decide(event, here, entry)
             elif not kept:  # callers may bring a history that was never decided
                 self._decide(event, here, entry, earlier=True)
+
+    def _brought(self, output: object, entry: Open, run_id: UUID) -> None:
+        """Decide what a tool brought, and what stands beside it."""
+        here = entry.here or self._here(entry)
+        call = entry.call or ToolCall("", id=str(run_id))
+        message = output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
+        if entry.turn and message.id is None:
+            message = message.model_copy(update={"id": f"gm-{digest([str(run_id), message.content])}"})
+        message = named(message, here)
+        if isinstance(output, ToolMessage):
+            output.id = message.id  # so that it is known again in the conversation
+        self._decide(result_event(message, call, here), here, entry)
+        if beside := cargo(message):
+            self._decide(beside_event(message, beside, call.id, here), here, entry)
 
     def _model(self, messages: Sequence[BaseMessage], here: Here, entry: Open, metadata: Mapping[str, object]) -> None:
         answers = length(metadata.get("n")) or 1
