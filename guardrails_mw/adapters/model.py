@@ -150,18 +150,18 @@ class GuardedChatModel(BaseChatModel):
 
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
-        if self._entered() is not None:
+        if self._looks_after(messages):
             return self._given(super().generate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entered, cleaned = drive(self._entering_all(messages))
-        with entered.standing():
+        entry, cleaned = drive(self._entering_all(messages))
+        with entry.standing():
             return self._given(super().generate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        if self._entered() is not None:
+        if self._looks_after(messages):
             return self._given(await super().agenerate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entered, cleaned = await drive_async(self._entering_all(messages))
-        with entered.standing():
+        entry, cleaned = await drive_async(self._entering_all(messages))
+        with entry.standing():
             return self._given(await super().agenerate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
 
     def _given(self, result: LLMResult) -> LLMResult:
@@ -175,6 +175,12 @@ class GuardedChatModel(BaseChatModel):
         """The call that this guard is looking after already."""
         entered = ENTERED.get()
         return entered if entered is not None and entered.enforcer.seat is self.seat else None
+
+    def _looks_after(self, conversations: Sequence[Sequence[BaseMessage]]) -> bool:
+        """Whether these were read for the call that this guard is looking after; another one may be made inside it."""
+        entered = self._entered()
+        read = {id(message) for message in entered.reading.messages} if entered is not None else ()
+        return entered is not None and all(id(message) in read for each in conversations for message in each)
 
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
@@ -196,7 +202,8 @@ class GuardedChatModel(BaseChatModel):
         self, conversations: Sequence[Sequence[BaseMessage]]
     ) -> tuple[Entered, list[list[BaseMessage]]]:
         """Decide several conversations of one call; they are one reading, in which each message is found again."""
-        here = await self.runs.here(uuid4().hex)
+        entered = self._entered()
+        here = entered.here if entered is not None else await self.runs.here(uuid4().hex)
         cleaned, messages, decisions = list[list[BaseMessage]](), list[BaseMessage](), dict[int, Decision]()
         exchange = self.exchange(here)
         for conversation in conversations:
