@@ -201,8 +201,8 @@ class Ran:
 
     async def _written(self, message: BaseMessage) -> BaseMessage:
         """A message that the tool wrote in somebody else's name: what it says and calls is the tool's all the same."""
-        if isinstance(message, RemoveMessage):
-            return message
+        if isinstance(message, RemoveMessage):  # whatever else it carries is written down with it
+            return RemoveMessage(id=await self._name(message.id or ""))
         message = labelled(message)
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
         found = {**({"content": said} if said else {}), **_plain(cargo(message))}
