@@ -335,7 +335,8 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _settle(self, entry: Open, outcome: Outcome) -> None:
         if entry.decision is not None:
-            self._enforcer(entry).engine.settle(entry.decision, outcome)
+            resumed = entry.here is not None and entry.here.resuming
+            self._enforcer(entry).engine.settle(entry.decision, replace(outcome, resumed=resumed))
             entry.decision = None
 
     def _enforcer(self, entry: Open) -> Enforcer:
