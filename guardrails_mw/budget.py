@@ -11,6 +11,8 @@ verdict, which nobody knows before. The real amount is charged even so, and the 
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -158,18 +160,26 @@ class Budget:
         """Charge what a call used, however long it took; False when nothing is held under its key (any more).
 
         ``done`` charges the real amounts; what the outcome does not say (no token counts) is charged as
-        held. ``released`` charges nothing. ``unknown`` charges all that was held, and the time.
+        held. ``released`` charges nothing. ``unknown`` charges all that was held, and the time. A call that was
+        settled when it paused, and has been taken up again, is charged the time that it took since.
         """
         if outcome.status == "released":
             return self._store.release(self._key(event))
-        return self._store.settle(self._key(event), self._spent(_counted(event), outcome))
+        held = self._store.settle(self._key(event), spent := self._spent(_counted(event), outcome))
+        if not held and outcome.resumed and spent["seconds"]:
+            again = f"{self._key(event)}|again|{secrets.token_hex(8)}"
+            self._charge(event, "seconds", spent["seconds"], again, time.time())
+        return held
 
     def charge(self, event: Event, unit: str, amount: int, key: str, now: float) -> None:
         """Count something that has happened already, once per key; caps do not stop it."""
+        self._charge(event, unit, amount, f"{self._prefix}{key}", now)
+
+    def _charge(self, event: Event, unit: str, amount: int, key: str, now: float) -> None:
         claims = [replace(claim, cap=_NO_CAP) for claim in self._claims(event, {unit: amount}, now, {})]
         if claims:
-            self._store.reserve(f"{self._prefix}{key}", claims, now, self._terms.ttl)
-            self._store.settle(f"{self._prefix}{key}", {unit: amount})
+            self._store.reserve(key, claims, now, self._terms.ttl)
+            self._store.settle(key, {unit: amount})
 
     def grant(self, event: Event, code: str, by: str, now: float) -> None:
         """Raise the cap that a reason code names by itself once more, for the account that this event counts against.
@@ -258,11 +268,11 @@ class Budget:
         return amounts
 
     def _spent(self, call: ModelCall | ToolCall, outcome: Outcome) -> dict[str, int]:
-        used, time, most = outcome.usage, max(0, ceil(outcome.seconds * 1000)), outcome.limit or self._output(call)
+        used, passed, most = outcome.usage, max(0, ceil(outcome.seconds * 1000)), outcome.limit or self._output(call)
         if used is None or outcome.status != "done" or isinstance(call, ToolCall):
-            seconds = time if outcome.status == "done" else max(1, time)
+            seconds = passed if outcome.status == "done" else max(1, passed)
             return {**(self._worst(call, most) or {}), "seconds": seconds}
-        amounts = {"model_calls": 1, "seconds": time, "tokens": used.input_tokens + used.output_tokens}
+        amounts = {"model_calls": 1, "seconds": passed, "tokens": used.input_tokens + used.output_tokens}
         if self._priced:
             cost = self.price(call, outcome)
             held = self._prices.most(call.name, call.input_tokens, most) if cost is None else cost

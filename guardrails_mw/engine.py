@@ -197,8 +197,9 @@ class Engine:
                 checks = await self._tokenised(self._vault, event, checks)
             decision = self._conclude(event, checks, began, seam)
             if decision.blocked and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
-                asked = [check.gate for check in checks]
-                await self._aside(lambda: self._settle(event, asked, Outcome("released")))
+                # a gate that refused holds nothing for this; what it holds under the key is for a call that ran before
+                held = [check.gate for check in checks if check.error or check.verdict.action < Action.ASK]
+                await self._aside(lambda: self._settle(event, held, Outcome("released")))
             if shown is not None and (shown.characters or shown.checks):
                 decision = self._after(decision, shown, began, seam)
             # where nobody was asked, nothing was decided
@@ -346,7 +347,7 @@ class Engine:
         holding = {s.gate.name for s in self._plan.get(stage, ()) if isinstance(s.gate, HoldingGate)}
         if not holding or self._settings.shadow:
             return tuple(holding)
-        return tuple(c.gate for c in checks if c.gate in holding and c.verdict.action is not Action.BLOCK)
+        return tuple(c.gate for c in checks if c.gate in holding and c.verdict.action < Action.ASK)
 
     def _settle(self, event: Event, names: Collection[str], outcome: Outcome) -> None:
         for step in self._plan.get(event.stage, ()):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import queue
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -22,6 +21,7 @@ from guardrails_mw.enforcer import Enforcer
 from guardrails_mw.engine import Engine
 from guardrails_mw.errors import GuardrailsError, PolicyError
 from guardrails_mw.gate import Gate
+from guardrails_mw.hearing import Hearing
 from guardrails_mw.latch import Latch
 from guardrails_mw.permits import Permits
 from guardrails_mw.policy import Policy
@@ -32,8 +32,6 @@ from guardrails_mw.verdict import Decision
 
 __all__ = ["Generation", "Held", "Seat"]
 
-_CLAIMS = 10_000
-"""Model calls under way of which is known who counts them."""
 _SETTLING = 256
 """Replaced engines whose decisions can still be settled by hand; what older ones held stays charged in full."""
 
@@ -117,6 +115,7 @@ class Seat:
         tool_seam: names of the tools that tool nodes of this guard run, where their calls are decided.
         latch: the runs that a raised block has ended.
         permits: calls that were decided where they were proposed.
+        hearing: tells apart the calls that its handlers hear of.
     """
 
     generation: Generation
@@ -125,9 +124,8 @@ class Seat:
         self.tool_seam: set[str] = set()
         self.latch = Latch()
         self.permits = Permits()
+        self.hearing = Hearing()
         self._settling: dict[str, Engine] = {}
-        self._claimed: OrderedDict[str, int] = OrderedDict()
-        self._lock = threading.Lock()
         self._retired: weakref.WeakSet[Engine] = weakref.WeakSet()
 
     @property
@@ -147,20 +145,6 @@ class Seat:
                 yield enforcer
         finally:
             held.over()
-
-    def claims(self, run: str, who: object) -> bool:
-        """Whether a handler is the one that counts a host's run: several of one guard may hear of it."""
-        with self._lock:
-            first = self._claimed.setdefault(run, id(who))
-            while len(self._claimed) > _CLAIMS:
-                self._claimed.popitem(last=False)
-            return first == id(who)
-
-    def unclaim(self, run: str, who: object) -> None:
-        """The run has ended; whoever calls may give the next one the same id."""
-        with self._lock:
-            if self._claimed.get(run) == id(who):
-                del self._claimed[run]
 
     def approval(self, approval: Approval) -> None:
         """Keep a change of an approval, by the policy in office. Raises `StoreError`."""

@@ -214,7 +214,8 @@ class Outcome:
     """How a permitted effect ended, for gates that reserved something.
 
     `status` is ``done``, ``released`` (it never started) or ``unknown`` (it may have happened: the hold
-    is charged, not dropped). `limit` is what the answer was limited to, where a gate asked for that.
+    is charged, not dropped). `limit` is what the answer was limited to, where a gate asked for that. `resumed`: the
+    effect was taken up again after a pause, at which it was settled; what has passed since is time of the same call.
     """
 
     status: str
@@ -222,6 +223,7 @@ class Outcome:
     usage: Usage | None = None
     model: str = ""
     limit: int = 0
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,10 +68,10 @@ def on_record(guard: Guard, folder: Path) -> str:
         return repr([connection.execute(f"select * from {table}").fetchall() for table in tables])
 
 
-def events(graph: object, value: object, config: dict[str, object]) -> str:
+def events(graph: object, value: object, config: dict[str, object], version: str = "v2") -> str:
     """Everything that `astream_events` tells of a run."""
 
     async def listen() -> list[object]:
-        return [event async for event in graph.astream_events(value, config, version="v2")]
+        return [event async for event in graph.astream_events(value, config, version=version)]
 
     return repr(asyncio.run(listen()))

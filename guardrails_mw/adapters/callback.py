@@ -18,7 +18,7 @@ from uuid import UUID
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.outputs import ChatGeneration, Generation, LLMResult
-from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.types import Command
 
 from guardrails_mw.adapters.answered import mark_of
@@ -128,12 +128,13 @@ class GuardrailsHandler(BaseCallbackHandler):
             flat = [message for batch in messages for message in batch]
             self._inputs(flat, here, entry)
             entry.name = self._enforcer(entry).engine.fresh_id()
-            if self._seat.claims(str(run_id), self):  # else another handler of this guard counts it
+            told = kwargs.get("prompts", messages)
+            if self._seat.hearing.counts(str(run_id), told, self):  # else another handler of this guard counts it
                 params: Mapping[str, object] = kwargs.get("invocation_params") or {}  # type: ignore[assignment]
                 try:
                     self._model(flat, here, entry, {**params, **(metadata or {})})
                 except BaseException:
-                    self._seat.unclaim(str(run_id), self)  # LangChain tells of no end
+                    self._seat.hearing.over(str(run_id), self)  # LangChain tells of no end
                     raise
 
     def on_llm_start(
@@ -153,6 +154,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             run_id=run_id,
             parent_run_id=parent_run_id,
             metadata=metadata,
+            prompts=prompts,
         )
 
     def on_llm_new_token(self, token: str, *, run_id: UUID, **_: object) -> None:  # type: ignore[override]
@@ -170,7 +172,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **_: object) -> None:
         """Settle what the call cost, then decide what came out."""
-        self._seat.unclaim(str(run_id), self)
+        self._seat.hearing.over(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is None or entry.guarded:
             return
@@ -190,7 +192,7 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The call may have cost money: what it holds is charged."""
-        self._seat.unclaim(str(run_id), self)
+        self._seat.hearing.over(str(run_id), self)
         entry = self._underway.over(run_id)
         if entry is not None:
             self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
@@ -221,7 +223,9 @@ class GuardrailsHandler(BaseCallbackHandler):
             if call_id and self._seat.permits.take(here.where.run, known):
                 return
             event = call_event(entry.call, here)
-            entry.turn = self._underway.turn(entry.root, event.key)
+            least = self._underway.turn(entry.root, event.key)
+            scope = here.tries if here.invoked else here.where.run
+            entry.turn = self._seat.hearing.turn(scope, event.key, serialized, least)
             if entry.turn:
                 event = replace(event, key=f"{event.key}#{entry.turn}")
             decision = self._decide(event, here, entry)
@@ -239,19 +243,7 @@ class GuardrailsHandler(BaseCallbackHandler):
             return
         with self._failing_closed(entry):
             self._settle(entry, Outcome("done", time.perf_counter() - entry.began))
-            here = entry.here or self._here(entry)
-            call = entry.call or ToolCall("", id=str(run_id))
-            message = (
-                output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
-            )
-            if entry.turn and message.id is None:
-                message = message.model_copy(update={"id": f"gm-{digest([str(run_id), message.content])}"})
-            message = named(message, here)
-            if isinstance(output, ToolMessage):
-                output.id = message.id  # so that it is known again in the conversation
-            self._decide(result_event(message, call, here), here, entry)
-            if beside := cargo(message):
-                self._decide(beside_event(message, beside, call.id, here), here, entry)
+            self._brought(output, entry, run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **_: object) -> None:
         """The tool may have had its effect: what the call holds is charged."""
@@ -261,6 +253,9 @@ class GuardrailsHandler(BaseCallbackHandler):
         if isinstance(error, GraphInterrupt) and entry.decision is not None:
             self._enforcer(entry).unclaim(entry.decision)
         self._settle(entry, Outcome("unknown", time.perf_counter() - entry.began))
+        if isinstance(error, ParentCommand) and not entry.guarded:  # no failure: it writes into the graph around
+            with self._failing_closed(entry):
+                self._brought(error.args[0], entry, run_id)
 
     # the parts of a hook
 
@@ -272,6 +267,20 @@ class GuardrailsHandler(BaseCallbackHandler):
                 self._decide(event, here, entry)
             elif not kept:  # callers may bring a history that was never decided
                 self._decide(event, here, entry, earlier=True)
+
+    def _brought(self, output: object, entry: Open, run_id: UUID) -> None:
+        """Decide what a tool brought, and what stands beside it."""
+        here = entry.here or self._here(entry)
+        call = entry.call or ToolCall("", id=str(run_id))
+        message = output if isinstance(output, ToolMessage) else ToolMessage(_readable(output), tool_call_id=call.id)
+        if entry.turn and message.id is None:
+            message = message.model_copy(update={"id": f"gm-{digest([str(run_id), message.content])}"})
+        message = named(message, here)
+        if isinstance(output, ToolMessage):
+            output.id = message.id  # so that it is known again in the conversation
+        self._decide(result_event(message, call, here), here, entry)
+        if beside := cargo(message):
+            self._decide(beside_event(message, beside, call.id, here), here, entry)
 
     def _model(self, messages: Sequence[BaseMessage], here: Here, entry: Open, metadata: Mapping[str, object]) -> None:
         answers = length(metadata.get("n")) or 1
@@ -326,7 +335,8 @@ class GuardrailsHandler(BaseCallbackHandler):
 
     def _settle(self, entry: Open, outcome: Outcome) -> None:
         if entry.decision is not None:
-            self._enforcer(entry).engine.settle(entry.decision, outcome)
+            resumed = entry.here is not None and entry.here.resuming
+            self._enforcer(entry).engine.settle(entry.decision, replace(outcome, resumed=resumed))
             entry.decision = None
 
     def _enforcer(self, entry: Open) -> Enforcer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import cast
 from uuid import uuid4
 
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import BaseMessage, RemoveMessage
 from langgraph.types import Command, Send
 from pydantic import BaseModel
 
@@ -133,8 +133,8 @@ class Entrance:
         events = dict(message_events(named, self.here, everyone=True))
         for index, message in enumerate(named):
             event = events.get(index)
-            if event is None:
-                result.append(message)
+            if event is None:  # one that removes another: whatever else it carries would be written down with it
+                result.append(RemoveMessage(id=message.id or ""))
                 continue
             decided, block = await self._message(message, event)
             if block is not None and index >= answered:

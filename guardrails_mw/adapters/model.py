@@ -134,26 +134,34 @@ class GuardedChatModel(BaseChatModel):
         return super().stream_events(input, config, **kwargs)  # type: ignore[call-overload]
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
-        """Like the inner model's. With ``version="v3"`` the gates run in the loop's way."""
-        if kwargs.get("version") == "v3":
+        """Like the inner model's; the first event repeats the input, as it was decided."""
+        if kwargs.get("version") == "v3":  # to be awaited, so the gates run in the loop's way
             entry, config = drive(self._entering(cast("LanguageModelInput", input), config))
             return super().astream_events(entry.reading.messages, config, **kwargs)  # type: ignore[call-overload]
-        return super().astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+        return self._events(cast("LanguageModelInput", input), config, kwargs)
+
+    async def _events(
+        self, input: LanguageModelInput, config: RunnableConfig | None, kwargs: dict[str, object]
+    ) -> AsyncGenerator[object, None]:
+        entry, config = await drive_async(self._entering(input, config))
+        async with aclosing(super().astream_events(entry.reading.messages, config, **kwargs)) as events:  # type: ignore[call-overload]
+            async for event in events:
+                yield event
 
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
-        if self._entered() is not None:
+        if self._looks_after(messages):
             return self._given(super().generate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entered, cleaned = drive(self._entering_all(messages))
-        with entered.standing():
+        entry, cleaned = drive(self._entering_all(messages))
+        with entry.standing():
             return self._given(super().generate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
-        if self._entered() is not None:
+        if self._looks_after(messages):
             return self._given(await super().agenerate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entered, cleaned = await drive_async(self._entering_all(messages))
-        with entered.standing():
+        entry, cleaned = await drive_async(self._entering_all(messages))
+        with entry.standing():
             return self._given(await super().agenerate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
 
     def _given(self, result: LLMResult) -> LLMResult:
@@ -167,6 +175,12 @@ class GuardedChatModel(BaseChatModel):
         """The call that this guard is looking after already."""
         entered = ENTERED.get()
         return entered if entered is not None and entered.enforcer.seat is self.seat else None
+
+    def _looks_after(self, conversations: Sequence[Sequence[BaseMessage]]) -> bool:
+        """Whether these were read for the call that this guard is looking after; another one may be made inside it."""
+        entered = self._entered()
+        read = {id(message) for message in entered.reading.messages} if entered is not None else ()
+        return entered is not None and all(id(message) in read for each in conversations for message in each)
 
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
@@ -188,7 +202,8 @@ class GuardedChatModel(BaseChatModel):
         self, conversations: Sequence[Sequence[BaseMessage]]
     ) -> tuple[Entered, list[list[BaseMessage]]]:
         """Decide several conversations of one call; they are one reading, in which each message is found again."""
-        here = await self.runs.here(uuid4().hex)
+        entered = self._entered()
+        here = entered.here if entered is not None else await self.runs.here(uuid4().hex)
         cleaned, messages, decisions = list[list[BaseMessage]](), list[BaseMessage](), dict[int, Decision]()
         exchange = self.exchange(here)
         for conversation in conversations:

@@ -10,7 +10,7 @@ from langchain_core.messages import BaseMessage, RemoveMessage, ToolMessage
 from langchain_core.messages import ToolCall as HostToolCall
 from langchain_core.tools import BaseTool
 from langchain_core.tools.base import _format_output
-from langgraph.errors import GraphInterrupt
+from langgraph.errors import GraphInterrupt, ParentCommand
 from langgraph.types import Command, Interrupt, Send
 from pydantic import BaseModel
 
@@ -72,12 +72,17 @@ class Ran:
         return await self._response(tool, await self.responded(execute))
 
     async def responded(self, execute: Either[T]) -> T:
-        """What something gives back; where its exception or its question must not be heard, it raises another one."""
+        """What something gives back; where its exception, question or command must not be heard, it raises another."""
         try:
             return await heard(execute, self._failure)
-        except GraphInterrupt as pause:
-            paused = pause
-        raise await self._paused(paused) from None
+        except (GraphInterrupt, ParentCommand) as error:
+            raised = error
+        raise await (self._paused(raised) if isinstance(raised, GraphInterrupt) else self._sent_up(raised)) from None
+
+    async def _sent_up(self, raised: ParentCommand) -> Exception:
+        """What a graph that a tool ran does to the graph around: a result like any other, though it is raised."""
+        command = await self._command(raised.args[0])
+        return ParentCommand(command) if isinstance(command, Command) else ToolFailed(str(command.text))
 
     async def _paused(self, pause: GraphInterrupt) -> Exception:
         """A tool's own question as it may be asked. Our questions in a sub-agent were redacted when they were made."""
@@ -144,7 +149,7 @@ class Ran:
             return message
         return cast("ToolMessage", with_cargo(message, _mapping(self.enforcer.passed(decision))))
 
-    async def _command(self, command: Command[object]) -> object:
+    async def _command(self, command: Command[object]) -> Command[object] | ToolMessage:
         """The command with its state update decided; where there is no place for a refusal, a refusal in its place."""
         try:
             goto: object = command.goto
@@ -196,8 +201,8 @@ class Ran:
 
     async def _written(self, message: BaseMessage) -> BaseMessage:
         """A message that the tool wrote in somebody else's name: what it says and calls is the tool's all the same."""
-        if isinstance(message, RemoveMessage):
-            return message
+        if isinstance(message, RemoveMessage):  # whatever else it carries is written down with it
+            return RemoveMessage(id=await self._name(message.id or ""))
         message = labelled(message)
         said = message.content if isinstance(message.content, str) else Blocks(message.content)
         found = {**({"content": said} if said else {}), **_plain(cargo(message))}

@@ -96,16 +96,29 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         return drive_each_async(self._flowing(input, config, kwargs))
 
     def astream_events(self, input: object, config: RunnableConfig | None = None, **kwargs: object) -> object:  # type: ignore[override]
-        """Events of the guarded whole, as it flows; with gates at `output`, what its parts stream is nobody's yet."""
+        """Events of the guarded whole, as it flows; with gates at `output`, what its parts stream is nobody's yet.
 
-        async def flowing(value: I, config: RunnableConfig) -> AsyncGenerator[O, None]:
-            flow = cast("AsyncGenerator[O, None]", self.astream(value, config))
+        The first event, and tracers, repeat the input as it was decided.
+        """
+        return self._events(cast("I", input), config, kwargs)
+
+    async def _events(
+        self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
+    ) -> AsyncGenerator[object, None]:
+        call, refused = await drive_async(self._begun(value, config, {}))
+
+        async def flowing(_: I, config: RunnableConfig) -> AsyncGenerator[O, None]:
+            inside = replace(call, config=self._inside(config, call.enforcer, call.here))
+            flow = cast("AsyncGenerator[O, None]", drive_each_async(self._flown(inside, refused)))
             async with aclosing(flow):
                 async for piece in flow:
                     yield piece
 
         whole: Runnable[I, O] = RunnableLambda(flowing, name=self.name)  # type: ignore[arg-type]  # it takes generators
-        return whole.astream_events(input, config, **kwargs)  # type: ignore[call-overload]
+        told = call.value if refused is None else call.enforcer.passed(refused).value
+        async with aclosing(whole.astream_events(told, config, **kwargs)) as events:  # type: ignore[call-overload]
+            async for event in events:
+                yield event
 
     @contextmanager
     def _running(self, call: _Call[I]) -> Iterator[None]:
@@ -151,8 +164,12 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
     async def _flowing(
         self, value: I, config: RunnableConfig | None, kwargs: Mapping[str, object]
     ) -> AsyncGenerator[O, None]:
+        async with aclosing(self._flown(*await self._begun(value, config, kwargs))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _flown(self, call: _Call[I], refused: Decision | None) -> AsyncGenerator[O, None]:
         """The pieces as they come, as far as they may be shown; then the rest, or a refusal."""
-        call, refused = await self._begun(value, config, kwargs)
         if refused is not None:
             yield self._refused(call.enforcer, refused)
             return
@@ -194,12 +211,16 @@ class GuardedRunnable(Runnable[I, O], Generic[I, O]):
         decision = await enforcer.deciding(self._event(Stage.INPUT, Origin.USER, value, here), RUNNABLE)
         if decision.edited and not decision.blocked:
             value = in_form_of(value, decision.content.value)
+        inner = self._inside(config, enforcer, here)
+        call = _Call(enforcer, here, value, inner, kwargs, Held(enforcer), Answered(self._seat))
+        return call, decision if decision.blocked else None
+
+    def _inside(self, config: RunnableConfig | None, enforcer: Enforcer, here: Here) -> RunnableConfig:
+        """The configuration of the inner chain, with the callbacks that decide what happens inside."""
         asking = here.actor if here.actor != ANONYMOUS else None  # a model alone does not show its configuration
         handler = GuardrailsHandler(self._seat, self._runs, asking, _INSIDE)
-        outer_config = on_behalf(self._unwatched(config, enforcer), self._actor)
-        inner_config = merge_configs(outer_config, {"callbacks": [handler]})
-        call = _Call(enforcer, here, value, inner_config, kwargs, Held(enforcer), Answered(self._seat))
-        return call, decision if decision.blocked else None
+        outer = on_behalf(self._unwatched(config, enforcer), self._actor)
+        return merge_configs(outer, {"callbacks": [handler]})
 
     async def _decided(self, call: _Call[I], result: O, hold: Hold | None = None) -> tuple[O, Decision | None]:
         """What may come out, and the decision that blocked, if one did. A model's answer is decided as everywhere."""

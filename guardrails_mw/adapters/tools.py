@@ -84,11 +84,11 @@ async def guarded_call(
     except BaseException as error:
         if isinstance(error, GraphInterrupt):  # not a block raised inside: the tool may have had its effect
             enforcer.unclaim(decision)
-        enforcer.engine.settle(decision, Outcome("unknown", time.perf_counter() - began))
+        enforcer.engine.settle(decision, Outcome("unknown", time.perf_counter() - began, resumed=here.resuming))
         raise
     finally:
         CALLING.reset(token)
-    await enforcer.engine.settling(decision, Outcome("done", time.perf_counter() - began))
+    await enforcer.engine.settling(decision, Outcome("done", time.perf_counter() - began, resumed=here.resuming))
     return cast("ToolResult", await ran.gated(result))
 
 

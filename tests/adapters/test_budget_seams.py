@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from chat import MODES, ScriptedModel, decisions, in_turn, make_guard, run, thread, wants
+from hosts import asking_agent
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
 from langchain_core.outputs import ChatResult
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
+from langgraph.types import Command, interrupt
 from pydantic import PrivateAttr
 
 from guardrails_mw.errors import GuardrailBlocked
@@ -183,3 +185,25 @@ def test_a_refusal_may_repeat_what_was_said(tmp_path: Path) -> None:
         agent = create_agent(model, [look], middleware=[g.middleware()])
         said = agent.invoke({"messages": [("user", "hi"), ("ai", "earlier"), ("user", "go")]})["messages"][-1]
     assert said.content == "I found a file. (stopped: budget.run.model_calls)"
+
+
+@pytest.mark.parametrize("seam", ["middleware", "nodes", "callbacks"])
+def test_the_time_of_a_tool_that_paused_is_counted_to_its_end(tmp_path: Path, seam: str) -> None:
+    """A tool that asks a question of its own is one call, and what it does after the answer is time of that call."""
+
+    @tool
+    def work(path: str) -> str:
+        """Work."""
+        interrupt("go on?")
+        time.sleep(0.3)
+        return "done"
+
+    policy = "store: 'memory:'\nbudgets: {global: {seconds: 60, tool_calls: 5}}\ntools: {work: {}}"
+    with make_guard(tmp_path, policy) as guard:
+        model = ScriptedModel(script=in_turn(wants("work", path="a"), "Done."))
+        agent = asking_agent(guard, seam, model, [work], InMemorySaver())
+        assert "__interrupt__" in agent.invoke({"messages": "go"}, thread("1"))
+        before = guard.store.used("global:all:seconds")
+        assert agent.invoke(Command(resume=True), thread("1"))["messages"][-1].text == "Done."
+        assert guard.store.used("global:all:seconds") - before >= 300
+        assert guard.store.used("global:all:tool_calls") == 1

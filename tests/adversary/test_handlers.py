@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from chat import ScriptedModel, decisions, in_turn, make_guard
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatResult
+from langchain_core.runnables import RunnableConfig, RunnableLambda
+from langchain_core.tools import BaseTool, tool
+from langgraph.graph import START, MessagesState, StateGraph
 
 from guardrails_mw.errors import GuardrailBlocked
 
@@ -46,3 +52,104 @@ def test_calls_under_one_id_are_counted_each(tmp_path: Path) -> None:
             with suppress(GuardrailBlocked):
                 model.invoke("hello", {"callbacks": guard.callbacks(), "run_id": run_id})
         assert model.calls == 2
+
+
+class Slow(ScriptedModel):
+    """A model whose asynchronous answer nobody waits for."""
+
+    async def _agenerate(self, messages, stop=None, run_manager=None, **kwargs) -> ChatResult:
+        await asyncio.sleep(60)
+        return self._generate(messages)
+
+
+def test_a_call_whose_end_nobody_told_hides_no_other(tmp_path: Path) -> None:
+    """LangChain tells of no end of a cancelled call. Who tries again under its id is counted, by whichever handler."""
+    model, run_id = ScriptedModel(script=in_turn("hi")), uuid4()
+    with make_guard(tmp_path, "budgets: {global: {model_calls: 3}}") as guard:
+
+        async def cancelled() -> None:
+            config = {"callbacks": guard.callbacks(), "run_id": run_id}
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(Slow(script=in_turn("hi")).ainvoke("hello", config), 0.2)
+
+        asyncio.run(cancelled())
+        for _ in range(5):
+            with suppress(GuardrailBlocked):
+                model.invoke("hello", {"callbacks": guard.callbacks(), "run_id": run_id})
+        assert model.calls == 2
+
+
+def test_two_handlers_count_one_call_once(tmp_path: Path) -> None:
+    """Handlers of one guard hear of one call at the same moment; the first counts it, of models and tools."""
+    model, pay, paid = ScriptedModel(script=in_turn("hi")), *_paying()
+    with make_guard(tmp_path, "budgets: {global: {model_calls: 3, tool_calls: 3}}\ntools: {pay: {}}") as guard:
+        for number in range(5):
+            config = {"callbacks": [*guard.callbacks(), *guard.callbacks()]}
+            with suppress(GuardrailBlocked):
+                model.invoke("hello", config)
+            with suppress(GuardrailBlocked):
+                pay.invoke({"much": number}, config)
+        assert (model.calls, len(paid)) == (3, 3)
+
+
+def _paying() -> tuple[BaseTool, list[int]]:
+    paid: list[int] = []
+
+    @tool
+    def pay(much: int) -> str:
+        """Pay."""
+        paid.append(much)
+        return "paid"
+
+    return pay, paid
+
+
+def _alone(pay: BaseTool, callbacks: Callable[[], list[object]], tool_call: object) -> None:
+    run_id = uuid4()
+    for _ in range(5):
+        pay.invoke(tool_call, {"callbacks": callbacks(), "run_id": run_id})
+
+
+def _in_a_node(pay: BaseTool, callbacks: Callable[[], list[object]], tool_call: object) -> None:
+    def work(state: MessagesState) -> MessagesState:
+        for _ in range(5):
+            pay.invoke(tool_call, {"callbacks": callbacks()})
+        return {"messages": [AIMessage("done")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("work", work)
+    graph.add_edge(START, "work")
+    graph.compile().invoke({"messages": "go"})
+
+
+@pytest.mark.parametrize(
+    "tool_call", [{"much": 1}, {"type": "tool_call", "id": "c1", "name": "pay", "args": {"much": 1}}]
+)
+@pytest.mark.parametrize("where", [_alone, _in_a_node])
+def test_equal_calls_under_handlers_of_their_own_are_counted_each(
+    tmp_path: Path, where: Callable[..., None], tool_call: object
+) -> None:
+    """One id for several runs, one id for several calls or none: a new handler for each does not make them one call."""
+    pay, paid = _paying()
+    with make_guard(tmp_path, "budgets: {global: {tool_calls: 3}}\ntools: {pay: {}}") as guard:
+        with pytest.raises(GuardrailBlocked, match="tool_calls"):
+            where(pay, guard.callbacks, tool_call)
+        assert len(paid) == 3
+
+
+def test_equal_calls_in_a_wrapped_chain_are_counted_each(tmp_path: Path) -> None:
+    """A chain is one run, whichever handlers its steps bring along."""
+    pay, paid = _paying()
+    with make_guard(tmp_path, "budgets: {global: {tool_calls: 3}}\ntools: {pay: {}}") as guard:
+
+        def work(_: str, config: RunnableConfig) -> str:
+            for _ in range(5):
+                pay.invoke(
+                    {"type": "tool_call", "id": "c1", "name": "pay", "args": {"much": 1}},
+                    {"callbacks": guard.callbacks()},
+                )
+            return "done"
+
+        with pytest.raises(GuardrailBlocked, match="tool_calls"):
+            guard.runnable(RunnableLambda(work)).invoke("go")
+        assert len(paid) == 3

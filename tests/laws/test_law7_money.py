@@ -17,6 +17,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Send
 
+from guardrails_mw import Content, Event, Outcome, Stage
+from guardrails_mw.event import ToolCall, Where
 from guardrails_mw.store import Claim
 
 BUDGET = "budgets: {run: {model_calls: 3, tool_calls: 2}}\ndefault_tool: allow"
@@ -119,6 +121,24 @@ def test_a_tool_that_outlasts_its_hold_is_charged_its_time(tmp_path: Path) -> No
         model = ScriptedModel(script=in_turn(AIMessage("", tool_calls=[call]), "Done."))
         create_agent(model, [slow], middleware=[guard.middleware()]).invoke({"messages": "go"})
         assert guard.store.used("everybody:all:seconds") >= 50
+
+
+@pytest.mark.parametrize("then", ["end", "ask"])
+def test_a_call_that_is_refused_gives_back_nothing_of_one_that_ran(tmp_path: Path, then: str) -> None:
+    """A process dies in the middle of a call. Who takes it up again too late is refused, and the call stays charged."""
+    policy = f"budgets: {{global: {{tool_calls: 3, wall: 200ms, then: {then}}}}}\ndefault_tool: allow"
+    call = ToolCall("pay", {"much": 1})
+    event = Event(Stage.TOOL_CALL, Content(call.args), call=call, key="call-1", where=Where(run="r"))
+    with make_guard(tmp_path, policy) as guard:
+        begun = guard.decide(event)
+        assert not begun.blocked
+        time.sleep(0.3)
+        late = guard.decide(event)
+        guard.settle(late, Outcome("released"))
+        assert late.verdict.reason == "budget.global.wall"
+        assert guard.store.used("global:all:tool_calls") == 1
+        guard.settle(begun, Outcome("done"))
+        assert guard.store.used("global:all:tool_calls") == 1
 
 
 def test_sub_agents_belong_to_the_run(tmp_path: Path) -> None:

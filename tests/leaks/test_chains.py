@@ -9,9 +9,10 @@ import pytest
 from chat import MODES, ScriptedModel, decisions, in_turn, make_guard, run, wants
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import RunnableLambda
-from surfaces import hiding
+from surfaces import Tracer, events, hiding
 
 MAIL = "ann.jones@example.org"
 HIDDEN = "[EMAIL_ADDRESS]"
@@ -142,3 +143,21 @@ def test_a_broken_call_in_a_chains_result_is_edited(tmp_path: Path) -> None:
     with make_guard(tmp_path, hiding("output")) as guard:
         chain = guard.runnable(RunnableLambda(lambda _: {"answers": [answer]}))
         assert MAIL not in repr(chain.invoke("go"))
+
+
+@pytest.mark.parametrize("wrap", ["model", "runnable"])
+@pytest.mark.filterwarnings("ignore:astream_events version")
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_events_repeat_the_input_as_it_was_decided(tmp_path: Path, wrap: str, version: str) -> None:
+    """The first event holds the input, and so do tracers: edited, or the placeholder of one that is blocked."""
+    policy = hiding("input").replace("gates: {", "gates: {word: {type: python, call: 'chat:codeword', cost: linear}, ")
+    with make_guard(tmp_path, policy.replace("input: [pii]", "input: [pii, word]")) as guard:
+        model, tracer = ScriptedModel(script=in_turn("fine")), Tracer()
+        safe = guard.model(model) if wrap == "model" else guard.runnable(model | StrOutputParser())
+        for said, left in ((f"I am {MAIL}", HIDDEN), (f"swordfish {MAIL}", "[blocked: codeword]")):
+            told = events(safe, said, {"callbacks": [tracer]}, version)
+            assert left in told
+            assert MAIL not in told
+        assert tracer.of(MAIL) == []
+        assert model.calls == 1
+        assert sum(row["stage"] == "input" for row in decisions(guard)) == 2

@@ -9,11 +9,11 @@ from typing import Annotated
 import pytest
 from chat import ScriptedModel, in_turn, make_guard, run, thread, wants
 from langchain.agents import AgentState, create_agent
-from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.tools import InjectedToolCallId, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command, interrupt
-from surfaces import Tracer, on_record
+from surfaces import Tracer, hiding, kept, on_record
 
 from guardrails_mw.testing.leaving import bytes_of
 from guardrails_mw.testing.running import checkpoint_bytes
@@ -178,3 +178,36 @@ def test_ids_that_somebody_hands_in_are_no_text(tmp_path: Path) -> None:
     assert call.tool_calls[0]["id"] == result.tool_call_id
     assert human.name == "Ann [EMAIL_ADDRESS]"
     assert MAIL.encode() not in bytes_of([state, model.asked]) + checkpoint_bytes(saver)
+
+
+@pytest.mark.parametrize("form", ["message", "mapping"])
+@pytest.mark.parametrize("by", ["caller", "tool"])
+def test_a_message_that_removes_another_carries_nothing_along(tmp_path: Path, by: str, form: str) -> None:
+    """Only its id counts, but all of it would be written down: in the input, in a tool's update, in every stream."""
+    beside = {"name": f"of {MAIL}", "additional_kwargs": {"note": MAIL}}
+    gone = (
+        RemoveMessage(id="h1", **beside)
+        if form == "message"
+        else {"type": "remove", "id": "h1", "content": "", **beside}
+    )
+
+    @tool
+    def look(q: str, call_id: Annotated[str, InjectedToolCallId]) -> Command:
+        """Look something up."""
+        return Command(
+            update={"messages": [RemoveMessage(id="h1", **beside), ToolMessage("fine", tool_call_id=call_id)]}
+        )
+
+    saver, script = InMemorySaver(), [wants("look", q="x"), "Done."] if by == "tool" else ["Done.", "Done."]
+    with make_guard(tmp_path, hiding("input", "tool_result")) as guard:
+        model = ScriptedModel(script=in_turn(*script))
+        agent = guard.graph(create_agent(model, [look], middleware=[guard.middleware()], checkpointer=saver))
+        said = [HumanMessage("hi", id="h1"), HumanMessage("you there", id="h2")]
+        told = list(agent.stream({"messages": said}, thread(), stream_mode=["updates", "tasks", "values"]))
+        if by == "caller":
+            told += agent.stream({"messages": [gone]}, thread(), stream_mode=["updates", "tasks", "values"])
+        assert MAIL not in repr(told)
+        assert MAIL not in kept(saver)
+        left = [message.id for message in agent.get_state(thread()).values["messages"]]
+        assert "h2" in left
+        assert "h1" not in left

@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, Syst
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool, tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.errors import ParentCommand
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, Send
 from surfaces import Tracer, events, hiding, kept
@@ -27,6 +28,13 @@ BOTH = """
 gates: {pii: {type: pii, entities: [EMAIL_ADDRESS]}, word: {type: python, call: 'chat:codeword', cost: linear}}
 stages: {tool_result: [pii, word]}
 """
+
+
+def _raised(said: str, id_: str) -> object:
+    """How a graph that a tool runs hands its command to the graph around, which knows itself by its step's name."""
+    raise ParentCommand(Command(graph="tools", update={"messages": [ToolMessage(said, tool_call_id=id_)]}))
+
+
 GIVE: dict[str, Callable[[str, str], object]] = {
     "text": lambda said, _: said,
     "data": lambda said, _: {"found": [said]},
@@ -35,6 +43,7 @@ GIVE: dict[str, Callable[[str, str], object]] = {
     "artifact": lambda said, id_: ToolMessage("fine", tool_call_id=id_, artifact={"raw": [said]}),
     "kwargs": lambda said, id_: ToolMessage("fine", tool_call_id=id_, additional_kwargs={"raw": said}),
     "command": lambda said, id_: Command(update={"messages": [ToolMessage(said, tool_call_id=id_)]}),
+    "raised": _raised,
     "list": lambda said, id_: [Command(update={"messages": [ToolMessage(said, tool_call_id=id_)]})],
     "answer": lambda said, id_: Command(
         update={"messages": [ToolMessage("fine", tool_call_id=id_), AIMessage(said, additional_kwargs={"why": said})]}
@@ -219,3 +228,12 @@ def test_callbacks_alone_block_an_artifact_that_would_be_edited(tmp_path: Path) 
         with pytest.raises(GuardrailBlocked, match="unenforceable"):
             agent.invoke({"messages": "go"}, {**thread(), "callbacks": guard.callbacks()})
         assert MAIL not in kept(saver)
+
+
+def test_callbacks_hear_what_a_tool_does_to_the_graph_around(tmp_path: Path) -> None:
+    """A command that is raised is no failure: where callbacks alone look at results, it is blocked like one."""
+    with make_guard(tmp_path, BOTH) as guard:
+        model = ScriptedModel(script=in_turn(wants("look", q="x"), "Done."))
+        agent = create_agent(model, [_look(_raised, "swordfish")])
+        with pytest.raises(GuardrailBlocked, match="codeword"):
+            agent.invoke({"messages": "go"}, {"callbacks": guard.callbacks()})
