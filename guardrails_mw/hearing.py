@@ -56,11 +56,8 @@ class Hearing:
         with self._lock:
             last = self._turns.pop(name, None)
             if last is None or last[1] is not told:
-                last = (
-                    least if last is None else max(least, last[0] + 1),
-                    told,
-                    scope,
-                )  # held, so its id stays its own
+                number = least if last is None else max(least, last[0] + 1)
+                last = (number, told, scope)  # held, so that no other one has their ids
             self._turns[name] = last
             while len(self._turns) > _MOST:
                 self._turns.popitem(last=False)
