@@ -22,7 +22,7 @@ from guardrails_mw.account import Limits
 from guardrails_mw.errors import GateError, StoreError
 from guardrails_mw.event import Event, ModelCall, ToolCall
 from guardrails_mw.prices import Prices
-from guardrails_mw.store import Claim, Refusal, Store
+from guardrails_mw.store import AGAIN, Claim, Refusal, Store
 from guardrails_mw.verdict import Outcome, Usage
 
 __all__ = ["Admitted", "Budget", "Refused", "Terms"]
@@ -85,10 +85,12 @@ class Admitted:
     Attributes:
         max_tokens: what the answer has to be limited to; None where the call's own limit stands.
         warning: code of an account that has come to its `Limits.warn_at`; of each once per window, one at a time.
+        again: whether its key was used before: nothing is held anew, and nothing of it may be given back.
     """
 
     max_tokens: int | None = None
     warning: str = ""
+    again: bool = False
 
 
 class Budget:
@@ -128,7 +130,7 @@ class Budget:
     def reserve(self, event: Event, now: float) -> Admitted | Refused:
         """Hold the worst case of a call, or say why not.
 
-        A key that was reserved before holds nothing anew; after it was released it does.
+        A key that was reserved before holds nothing anew, which the answer says; after it was released it does.
 
         Raises:
             GateError: the event has no call or no key.
@@ -144,8 +146,8 @@ class Budget:
                 return Refused("unknown_price")
             claims = self._claims(event, amounts, now, raised)
             refusal = self._store.reserve(key, claims, now, self._terms.ttl) if claims else None
-            if refusal is None:
-                return Admitted(limited if self._metered else None, self._warning(claims))
+            if not isinstance(refusal, Refusal):
+                return Admitted(limited if self._metered else None, self._warning(claims), refusal is AGAIN)
             limits = self._limits[self._name(refusal.scope)]
             shorter = self._affordable(call, refusal, output) if tries else None
             if limits.then == "ask" and refusal.scope not in raised and (times := self._raises(refusal.scope)):

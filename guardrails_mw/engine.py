@@ -107,7 +107,10 @@ class Engine:
         """Tell the gates that hold something for a decision how its effect ended. Never raises a gate's error."""
         if decision.verdict.max_tokens is not None and not decision.shadow:
             outcome = replace(outcome, limit=decision.verdict.max_tokens)
-        self._settle(decision.event, decision.held, outcome)
+        held: Collection[str] = decision.held
+        if outcome.status == "released":
+            held = set(held) - {check.gate for check in decision.checks if check.verdict.again}
+        self._settle(decision.event, held, outcome)
 
     async def settling(self, decision: Decision, outcome: Outcome) -> None:
         """`settle` as part of a larger flow: in a worker where the store may wait for a disk or a network."""
@@ -198,7 +201,7 @@ class Engine:
             decision = self._conclude(event, checks, began, seam)
             if decision.blocked and event.stage in (Stage.MODEL, Stage.TOOL_CALL):
                 # a gate that refused holds nothing for this; what it holds under the key is for a call that ran before
-                held = [check.gate for check in checks if check.error or check.verdict.action < Action.ASK]
+                held = [c.gate for c in checks if c.error or (c.verdict.action < Action.ASK and not c.verdict.again)]
                 await self._aside(lambda: self._settle(event, held, Outcome("released")))
             if shown is not None and (shown.characters or shown.checks):
                 decision = self._after(decision, shown, began, seam)

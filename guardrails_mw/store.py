@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
-__all__ = ["KEPT", "Claim", "Entry", "Refusal", "RunSummary", "Store", "unit_of"]
+__all__ = ["AGAIN", "KEPT", "Again", "Claim", "Entry", "Refusal", "RunSummary", "Store", "unit_of"]
 
 KEPT = 30 * 86_400.0
 """Seconds for which a hold whose time is over can still be settled or released."""
@@ -71,6 +72,15 @@ class Refusal:
     asked: int
 
 
+class Again(Enum):
+    """That a key was used before, so that nothing is held anew. What its call was is not known."""
+
+    AGAIN = "again"
+
+
+AGAIN = Again.AGAIN
+
+
 @runtime_checkable
 class Store(Protocol):
     """Log, counter and register. Every method raises `StoreError` when the store cannot do it."""
@@ -90,8 +100,11 @@ class Store(Protocol):
         """The runs seen last, newest first."""
 
     # the counter
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
-        """Hold all claims or none. None means held. A key that was used before holds nothing anew.
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
+        """Hold all claims or none. None means held. A key that was used before holds nothing anew: `AGAIN`.
+
+        Who is told `AGAIN` may settle what the key holds, if it still does, but must not release it: that call may
+        have happened.
 
         What is held counts as used from here on. Nothing changes that when `ttl` (seconds) is over: its caller is
         then taken for gone, and what it held for spent, until it comes back and settles or releases it all the

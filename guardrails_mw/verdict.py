@@ -14,6 +14,8 @@ from enum import IntEnum, StrEnum
 from guardrails_mw.event import Content, Event, Stage
 
 __all__ = [
+    "ALLOWED",
+    "HELD_BEFORE",
     "Action",
     "Check",
     "Decision",
@@ -102,6 +104,8 @@ class Verdict:
         max_tokens: what the model's answer has to be limited to, at the stage `model`.
         used: what the gate's own calls of a model used, in the order of `Gate.calls`; None for one of which nobody
             told. Not recorded.
+        again: of a gate that holds: nothing was held anew, because the key was used before. Giving this call up gives
+            nothing back: the one before may have happened. Not recorded.
 
     >>> Verdict.block("override", score=1.4, threshold=1.0).action.word
     'block'
@@ -118,6 +122,7 @@ class Verdict:
     facts: tuple[tuple[str, int | float], ...] = ()
     max_tokens: int | None = None
     used: tuple[Usage | None, ...] = ()
+    again: bool = False
 
     @classmethod
     def allow(
@@ -182,6 +187,8 @@ class Verdict:
 
 ALLOWED = Verdict()
 """The one verdict of a gate that has nothing to say."""
+HELD_BEFORE = Verdict(again=True)
+"""The one of a gate that has nothing to say of a call that it knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +322,7 @@ def combine(checks: Sequence[Check]) -> Verdict:
 
 def _strongest(checks: Iterable[Check]) -> Check | None:
     """The strictest verdict; at the same action one with a reason, then the smallest gate name."""
-    speaking = [check for check in checks if check.verdict is not ALLOWED]
+    speaking = [check for check in checks if check.verdict is not ALLOWED and check.verdict is not HELD_BEFORE]
     if not speaking:
         return None
     return min(speaking, key=lambda c: (-c.verdict.action, not c.verdict.reason, c.gate))

@@ -165,7 +165,7 @@ def test_a_released_call_counts_when_it_comes_again() -> None:
         assert b.settle("r", "k", TOOL, Outcome("released"))
     assert b.reserve("r", "k", TOOL, 0.0) == Admitted()
     assert b.settle("r", "k", TOOL, done())
-    assert b.reserve("r", "k", TOOL, 0.0) == Admitted()
+    assert b.reserve("r", "k", TOOL, 0.0) == Admitted(again=True)
     assert b.used("r") == {"tool_calls": 1}
     assert b.reserve("r", "other", TOOL, 0.0) == ("budget.run.tool_calls", 1, 1, 1)
 
@@ -173,8 +173,9 @@ def test_a_released_call_counts_when_it_comes_again() -> None:
 def test_a_node_that_runs_again_is_counted_once() -> None:
     """The same key reserves and settles once; a model and a tool call may share it."""
     b = budget(ALL_UNITS)
-    for _ in range(3):
-        assert b.reserve("r", "k", CALL, 0.0) == Admitted()
+    assert b.reserve("r", "k", CALL, 0.0) == Admitted()
+    for _ in range(2):
+        assert b.reserve("r", "k", CALL, 0.0) == Admitted(again=True)
     b.reserve("r", "k", TOOL, 0.0)
     assert b.used("r")["model_calls"] == b.used("r")["tool_calls"] == 1
     assert b.settle("r", "k", CALL, done(0.0, (1, 1))) is True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from guardrails_mw.conformance.support import Conformance, Opener, opened, refuses
-from guardrails_mw.store import KEPT, Claim, Refusal
+from guardrails_mw.store import AGAIN, KEPT, Claim, Refusal
 
 __all__ = ["CounterConformance"]
 
@@ -52,13 +52,13 @@ class CounterConformance(Conformance):
             assert store.used("s") == 3
 
     def test_reserve_is_idempotent(self, opener: Opener) -> None:
-        """A key holds once: while held and after it was settled."""
+        """A key holds once: while held and after it was settled, and who asks again is told so."""
         with opened(opener) as store:
-            for _ in range(2):
-                assert store.reserve("a", [Claim("s", 60, 100)], 0.0, 60.0) is None
+            assert store.reserve("a", [Claim("s", 60, 100)], 0.0, 60.0) is None
+            assert store.reserve("a", [Claim("s", 60, 100)], 0.0, 60.0) is AGAIN
             assert store.used("s") == 60
             assert store.settle("a", {"s": 10}) is True
-            assert store.reserve("a", [Claim("s", 60, 100)], 0.0, 60.0) is None
+            assert store.reserve("a", [Claim("s", 999, 100)], 0.0, 60.0) is AGAIN
             assert store.settle("a", {"s": 50}) is False
             assert store.used("s") == 10
 
@@ -66,6 +66,7 @@ class CounterConformance(Conformance):
         """No claims hold nothing, so there is nothing to settle or release."""
         with opened(opener) as store:
             assert store.reserve("a", [], 0.0, 60.0) is None
+            assert store.reserve("a", [], 0.0, 60.0) is AGAIN
             assert store.settle("a", {"s": 5}) is False
             assert store.release("a") is False
             assert store.used("s") == 0
@@ -111,7 +112,7 @@ class CounterConformance(Conformance):
             assert [store.used(claim.scope) for claim in claims] == [60, 5]
             assert store.settle("a", {"usd": 7}) is True
             assert store.release("a") is False
-            assert store.reserve("a", claims, 0.0, 60.0) is None
+            assert store.reserve("a", claims, 0.0, 60.0) is AGAIN
             assert [store.used(claim.scope) for claim in claims] == [7, 0]  # a settled key holds nothing anew
 
     def test_settle_unknown_key(self, opener: Opener) -> None:
@@ -161,12 +162,12 @@ class CounterConformance(Conformance):
         with opened(opener) as store:
             assert store.reserve("slow", claims, 0.0, 60.0) is None
             assert store.reserve("next", [Claim("s:usd", 41, 100)], 1200.0, 60.0) == Refusal("s:usd", 100, 60, 41)
-            assert store.reserve("slow", claims, 1200.0, 60.0) is None
+            assert store.reserve("slow", claims, 1200.0, 60.0) is AGAIN
             assert [store.used(claim.scope) for claim in claims] == [60, 60, 1]
             assert store.settle("slow", {"usd": 7, "seconds": 1_200_000}) is True
             assert [store.used(claim.scope) for claim in claims] == [7, 7, 1_200_000]
             assert store.settle("slow", {"usd": 1}) is False
-            assert store.reserve("slow", claims, 1200.0, 60.0) is None
+            assert store.reserve("slow", claims, 1200.0, 60.0) is AGAIN
             assert [store.used(claim.scope) for claim in claims] == [7, 7, 1_200_000]
 
     def test_an_overdue_hold_may_be_released(self, opener: Opener) -> None:
@@ -191,7 +192,7 @@ class CounterConformance(Conformance):
             for key in ("lost", "lost too"):
                 assert store.settle(key, {"s": 1, "t": 1}) is False
                 assert store.release(key) is False
-                assert store.reserve(key, [Claim("s", 60, 100)], KEPT + 60.0, 60.0) is None  # its key is still known
+                assert store.reserve(key, [Claim("s", 60, 100)], KEPT + 60.0, 60.0) is AGAIN  # its key is still known
             assert (store.used("s"), store.used("t")) == (71, 5)
             assert store.settle("younger", {"s": 1}) is True
             assert store.used("s") == 62

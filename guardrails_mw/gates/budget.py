@@ -11,7 +11,7 @@ from guardrails_mw.event import Event, ModelCall, Stage
 from guardrails_mw.gate import Cost, HoldingGate
 from guardrails_mw.ledger import Ledger
 from guardrails_mw.spend import spent
-from guardrails_mw.verdict import Action, Decision, Outcome, Remedy, Verdict
+from guardrails_mw.verdict import HELD_BEFORE, Action, Decision, Outcome, Remedy, Verdict
 
 __all__ = ["BudgetGate"]
 
@@ -69,8 +69,8 @@ class BudgetGate(HoldingGate):
             return self._refusal(answer)
         if answer.warning or answer.max_tokens:
             action = Action.FLAG if answer.warning else Action.ALLOW
-            return Verdict(action, answer.warning, max_tokens=answer.max_tokens)
-        return Verdict.allow()
+            return Verdict(action, answer.warning, max_tokens=answer.max_tokens, again=answer.again)
+        return HELD_BEFORE if answer.again else Verdict.allow()
 
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge what the call used, and keep it; see `Budget.settle`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.store import AGAIN, Again, Claim, Entry, Refusal, RunSummary, unit_of
 from guardrails_mw.stores.claims import one_each, refusal, times
 
 __all__ = ["MemoryStore"]
@@ -65,13 +65,13 @@ class MemoryStore:
             found = [RunSummary(run, chain[0].at, chain[-1].at, len(chain)) for run, chain in self._log.items()]
         return sorted(found, key=lambda s: (-s.last, s.run))[: max(limit, 0)]
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         """Hold all claims or none; see `Store.reserve`."""
         held = {claim.scope: claim.amount for claim in one_each(claims)}
         expires, stale = times(now, ttl)
         with self._lock:
             if key in self._keys:
-                return None
+                return AGAIN
             self._forget(stale)
             refused = refusal(claims, {scope: self._used.get(scope, 0) for scope in held})
             if refused is not None:

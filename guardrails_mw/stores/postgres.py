@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, cast
 
 from guardrails_mw.errors import StoreError
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
+from guardrails_mw.store import AGAIN, Again, Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores.breaker import Breaker
 from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.postgres_schema import MIGRATIONS
@@ -129,7 +129,7 @@ class PostgresStore:
 
     # the counter
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         """Hold all claims or none; see `Store.reserve`."""
         expires, stale = times(now, ttl)
         if abs(now - self._looked) >= _PAUSE:
@@ -140,6 +140,8 @@ class PostgresStore:
         rooms = _numbers([claim.cap - claim.amount for claim in asked])
         answer = self._server.query(_RESERVE, (_kept(key), _texts(scopes), amounts, rooms, repr(expires)))
         [[used]] = cast("list[tuple[list[int] | None]]", answer)
+        if used == []:
+            return AGAIN
         return None if used is None else refusal(claims, dict(zip(scopes, used, strict=True)), _LARGEST)
 
     def _forget(self, now: float, stale: float) -> None:

@@ -66,33 +66,6 @@ END $$;
 """
 
 _COUNTER = r"""
--- NULL: held, or held before. Else nothing is held, and this is what the scopes have used, at least one of them
--- more than its room. Scopes come sorted and once each. `used` counts holds from the start.
-CREATE FUNCTION guardrails.reserve(
-    a_key text, a_scopes text[], a_amounts bigint[], a_rooms bigint[], a_expires float8)
-RETURNS bigint[] LANGUAGE plpgsql AS $$
-DECLARE
-    one text;
-    more bigint;
-    room bigint;
-BEGIN
-    INSERT INTO guardrails.reserved VALUES (a_key) ON CONFLICT DO NOTHING;
-    IF NOT FOUND OR cardinality(a_scopes) = 0 THEN
-        RETURN NULL;
-    END IF;
-    INSERT INTO guardrails.hold VALUES (a_key, a_expires, a_scopes, a_amounts);
-    FOR i IN 1 .. cardinality(a_scopes) LOOP
-        one := a_scopes[i];
-        more := a_amounts[i];
-        room := a_rooms[i];
-        UPDATE guardrails.used u SET amount = u.amount + more WHERE u.scope = one AND u.amount <= room;
-        IF NOT FOUND AND NOT guardrails.first_or_late(one, more, room) THEN
-            RETURN guardrails.refused(a_key, a_scopes, a_amounts, i - 1);
-        END IF;
-    END LOOP;
-    RETURN NULL;
-END $$;
-
 -- Takes from a scope that is new, or has got room since it was looked at; false: it has none, and is locked
 CREATE FUNCTION guardrails.first_or_late(a_scope text, a_amount bigint, a_room bigint)
 RETURNS bool LANGUAGE plpgsql AS $$
@@ -159,5 +132,37 @@ BEGIN
 END $$;
 """
 
-MIGRATIONS: tuple[str, ...] = (_TABLES + _COUNTER,)
+# Version 1 did not tell a key that was used before from one that is held
+_RESERVE = r"""
+-- NULL: held; {}: the key was used before. Else nothing is held, and this is what the scopes have used, at least one
+-- of them more than its room. Scopes come sorted and once each. `used` counts holds from the start.
+CREATE OR REPLACE FUNCTION guardrails.reserve(
+    a_key text, a_scopes text[], a_amounts bigint[], a_rooms bigint[], a_expires float8)
+RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE
+    one text;
+    more bigint;
+    room bigint;
+BEGIN
+    INSERT INTO guardrails.reserved VALUES (a_key) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN '{}';
+    ELSIF cardinality(a_scopes) = 0 THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO guardrails.hold VALUES (a_key, a_expires, a_scopes, a_amounts);
+    FOR i IN 1 .. cardinality(a_scopes) LOOP
+        one := a_scopes[i];
+        more := a_amounts[i];
+        room := a_rooms[i];
+        UPDATE guardrails.used u SET amount = u.amount + more WHERE u.scope = one AND u.amount <= room;
+        IF NOT FOUND AND NOT guardrails.first_or_late(one, more, room) THEN
+            RETURN guardrails.refused(a_key, a_scopes, a_amounts, i - 1);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_TABLES + _COUNTER, _RESERVE)
 """What leads from schema version n to n + 1. Never change one that was released; add one."""

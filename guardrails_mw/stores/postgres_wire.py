@@ -51,7 +51,7 @@ _GIVEN: dict[int, Callable[[bytes], object]] = {
     21: int,
     23: int,
     701: float,
-    1016: lambda value: [int(number) for number in value[1:-1].split(b",")],
+    1016: lambda value: [int(number) for number in value[1:-1].split(b",") if number],
 }
 """How values are read, by the number that PostgreSQL gives their type; every other one is a text."""
 # what psycopg.pq names, without importing it

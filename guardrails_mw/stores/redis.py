@@ -22,7 +22,7 @@ from typing import Literal, cast
 
 from guardrails_mw.errors import StoreError
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary
+from guardrails_mw.store import AGAIN, Again, Claim, Entry, Refusal, RunSummary
 from guardrails_mw.stores import redis_scripts as scripts
 from guardrails_mw.stores.breaker import Breaker
 from guardrails_mw.stores.claims import one_each, refusal, times
@@ -137,7 +137,7 @@ class RedisStore:
 
     # the counter
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         """Hold all claims or none; see `Store.reserve`."""
         asked = one_each(claims, _LARGEST)
         flat = [text for each in asked for text in (each.scope, str(each.amount), str(each.cap - each.amount))]
@@ -145,6 +145,8 @@ class RedisStore:
         used = cast("list[bytes]", self._server.run(scripts.RESERVE, _COUNTER, key, *when, *flat))
         if not used:
             return None
+        if used == scripts.AGAIN:
+            return AGAIN
         return refusal(claims, {each.scope: int(taken) for each, taken in zip(asked, used, strict=True)}, _LARGEST)
 
     def settle(self, key: str, amounts: Mapping[str, int]) -> bool:

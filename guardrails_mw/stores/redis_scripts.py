@@ -6,7 +6,7 @@ the same ``{tag}``, so that they lie in one slot.
 
 from __future__ import annotations
 
-__all__ = ["APPEND", "DUE", "KEYS", "MIGRATE", "RELEASE", "RESERVE", "RUNS", "SETTLE", "SWAP"]
+__all__ = ["AGAIN", "APPEND", "DUE", "KEYS", "MIGRATE", "RELEASE", "RESERVE", "RUNS", "SETTLE", "SWAP"]
 
 # KEYS log, index of keys, runs; ARGV run, key, at, length known, last hash known, new item.
 # {1}: written; {0, item}: the key is there already; {2, length, last item}: the chain is longer than you know
@@ -32,13 +32,15 @@ end
 return found
 """
 
+AGAIN = [b"again"]
+
 # KEYS prefix of holds by key, times of holds, used, reserved
 # ARGV key, expires, what is older is forgotten, then for each scope: its name, amount, most that it may have used.
-# {}: held, or held before; else what each scope has used, at least one of them more than its most.
+# {}: held; {'again'}: the key was used before; else what each scope has used, at least one of them more than its most.
 # `used` counts holds from the start
 RESERVE = """
 local key = ARGV[1]
-if redis.call('SISMEMBER', KEYS[4], key) == 1 then return {} end
+if redis.call('SISMEMBER', KEYS[4], key) == 1 then return {'again'} end
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[3], 'LIMIT', 0, 100)) do
   redis.call('ZREM', KEYS[2], old)
   redis.call('DEL', KEYS[1] .. old)

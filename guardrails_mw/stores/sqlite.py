@@ -26,7 +26,7 @@ from typing import Literal
 from guardrails_mw.errors import StoreError
 from guardrails_mw.forks import forget_in_children
 from guardrails_mw.ledger import GENESIS, link
-from guardrails_mw.store import Claim, Entry, Refusal, RunSummary, unit_of
+from guardrails_mw.store import AGAIN, Again, Claim, Entry, Refusal, RunSummary, unit_of
 from guardrails_mw.stores.claims import one_each, refusal, times
 from guardrails_mw.stores.prefix import beyond
 from guardrails_mw.stores.schema import Schema
@@ -193,14 +193,14 @@ class SqliteStore:
 
     # the counter
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         """Hold all claims or none; see `Store.reserve`."""
         held = {claim.scope: claim.amount for claim in one_each(claims)}
         expires, stale = times(now, ttl)
         with self._transaction() as db:
             row = (key, json.dumps(held), expires) if held else (key, None, None)
             if db.execute("INSERT OR IGNORE INTO reservation VALUES (?, ?, ?)", row).rowcount == 0:
-                return None
+                return AGAIN
             db.execute(_FORGET, (stale,))
             refused = refusal(claims, _amounts(db, held))
             if refused is not None:

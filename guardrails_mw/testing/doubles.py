@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from guardrails_mw.event import Event
 from guardrails_mw.gate import Gate, GateConfig, GateTypes, Site
-from guardrails_mw.store import Claim, Entry, Refusal
+from guardrails_mw.store import Again, Claim, Entry, Refusal
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.verdict import Verdict
 
@@ -94,7 +94,7 @@ class RecordingStore(MemoryStore):
         self.done.append(("append", run))
         return super().append(run, key, at, kind, body)
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         """Like any store's."""
         self.done.append(("reserve", key))
         return super().reserve(key, claims, now, ttl)

@@ -23,7 +23,7 @@ from guardrails_mw.conformance.support import race
 from guardrails_mw.document import Document
 from guardrails_mw.errors import PolicyError, StoreError
 from guardrails_mw.ledger import verify
-from guardrails_mw.store import Claim, Store
+from guardrails_mw.store import Claim, Refusal, Store
 from guardrails_mw.stores import open_store, schema_of, shown
 from guardrails_mw.stores.breaker import UNREACHABLE, Breaker
 from guardrails_mw.stores.postgres import PostgresStore
@@ -103,7 +103,8 @@ def test_a_crashed_server_keeps_the_cap(doomed: Server) -> None:
             doomed.kill()
         claims = [Claim(f"{scope}:n", 1, 50) for scope in ("tenant", f"agent:{index % 2}")]
         try:
-            return stores[index % 4].reserve(str(index), [*claims, Claim(f"run:{index}:n", 1, 1)], 0.0, 60.0) is None
+            told = stores[index % 4].reserve(str(index), [*claims, Claim(f"run:{index}:n", 1, 1)], 0.0, 60.0)
+            return not isinstance(told, Refusal)
         except StoreError:
             return False
 

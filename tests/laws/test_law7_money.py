@@ -141,6 +141,21 @@ def test_a_call_that_is_refused_gives_back_nothing_of_one_that_ran(tmp_path: Pat
         assert guard.store.used("global:all:tool_calls") == 1
 
 
+def test_who_gives_a_call_up_gives_back_nothing_of_one_that_ran(tmp_path: Path) -> None:
+    """Who decides a call once more and gives it up leaves charged what goes on, or went, under the same key."""
+    call = ToolCall("pay", {"much": 1})
+    event = Event(Stage.TOOL_CALL, Content(call.args), call=call, key="call-1", where=Where(run="r"))
+    with make_guard(tmp_path, "budgets: {everybody: {of: global, tool_calls: 3}}\ndefault_tool: allow") as guard:
+        first, second = guard.decide(event), guard.decide(event)
+        assert not second.blocked
+        guard.settle(second, Outcome("released"))
+        assert guard.store.used("everybody:all:tool_calls") == 1
+        guard.settle(first, Outcome("done"))
+        third = guard.decide(event)
+        guard.settle(third, Outcome("released"))
+        assert guard.store.used("everybody:all:tool_calls") == 1
+
+
 def test_sub_agents_belong_to_the_run(tmp_path: Path) -> None:
     """An agent called inside a tool spends from the budget of the run that called it, in every way of guarding."""
     inner_model = ScriptedModel(script=in_turn("inner"))

@@ -12,7 +12,7 @@ from guardrails_mw import Action, Content, Event, Guard, Policy, Stage
 from guardrails_mw.document import Document
 from guardrails_mw.errors import StoreError
 from guardrails_mw.event import ToolCall
-from guardrails_mw.store import Claim, Entry, Refusal
+from guardrails_mw.store import Again, Claim, Entry, Refusal
 from guardrails_mw.stores.memory import MemoryStore
 from guardrails_mw.verdict import Outcome
 from guardrails_mw.wait import drive_async
@@ -43,7 +43,7 @@ class Waiting(MemoryStore):
             raise StoreError("store.full")
         return super().append(run, key, at, kind, body)
 
-    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | None:
+    def reserve(self, key: str, claims: Sequence[Claim], now: float, ttl: float) -> Refusal | Again | None:
         self.calls.append(("reserve", threading.get_ident()))
         return super().reserve(key, claims, now, ttl)
 
