@@ -326,6 +326,13 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "who gives a call up gives back what another one holds",
+        "guardrails_mw/engine.py",
+        "held = set(held) - {check.gate for check in decision.checks if check.verdict.again}",
+        "held = set(held)",
+        ("tests/laws/test_law7_money.py::test_who_gives_a_call_up_gives_back_nothing_of_one_that_ran",),
+    ),
+    Mutation(
         "what a crash leaves behind piles up",
         "guardrails_mw/stores/redis_scripts.py",
         "  redis.call('DEL', KEYS[1] .. old)\n",
