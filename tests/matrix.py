@@ -14,7 +14,7 @@ That gates of a kind and faults of a code give decisions that differ in nothing 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -66,19 +66,18 @@ class Subject:
     type: str
     keys: str
 
-    def policy(self, stage: Stage, on_error: str, timed: bool) -> Policy:
-        """A policy in which it is asked at one stage."""
+    def policy(self, stages: Iterable[Stage], on_error: str, timed: bool) -> Policy:
+        """A policy in which it is asked at some stages."""
         head = f"version: 1\non_error: {on_error}\nqueue: {{within: 60ms}}\ndeadline_ms: {60 if timed else 20_000}\n"
         if not self.type:
             return Policy.load(Document(f"{head}{self.keys}\n"))
         keys = f"type: {self.type}{', ' * bool(self.keys)}{self.keys}"
-        return Policy.load(
-            Document(f"{head}gates: {{{self.name}: {{{keys}}}}}\nstages: {{{stage.value}: [{self.name}]}}\n")
-        )
+        asked = ", ".join(f"{stage.value}: [{self.name}]" for stage in stages)
+        return Policy.load(Document(f"{head}gates: {{{self.name}: {{{keys}}}}}\nstages: {{{asked}}}\n"))
 
-    def guard(self, stage: Stage, on_error: str, timed: bool = False) -> Guard:
+    def guard(self, stages: Iterable[Stage], on_error: str, timed: bool = False) -> Guard:
         """A guard of that policy."""
-        return Guard(self.policy(stage, on_error, timed))
+        return Guard(self.policy(stages, on_error, timed))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -109,7 +108,7 @@ def _joined(keys: str, more: str) -> str:
 def gate_of(subject: Subject) -> Gate:
     """The gate itself, not at work."""
     stage = next(iter(GateTypes.installed().get(subject.type).stages)) if subject.type else Stage.TOOL_CALL
-    policy = subject.policy(stage, "block", timed=False)
+    policy = subject.policy([stage], "block", timed=False)
     steps = plan(policy, build_gates(policy, GateTypes.installed(), b""), MemoryStore(), b"")
     return {step.gate.name: step.gate for step in steps[stage]}[subject.name]
 
@@ -231,7 +230,7 @@ class Bench:
         key = (cell.subject, cell.stage, cell.on_error, cell.timed, cell.seam == "nodes")
         if key != self._key or self._guard is None:
             self.close()
-            self._guard, self._key = cell.subject.guard(cell.stage, cell.on_error, cell.timed), key
+            self._guard, self._key = cell.subject.guard([cell.stage], cell.on_error, cell.timed), key
         if cell.fault is not self._fault:
             self._faults.close()
             self._fault = cell.fault

@@ -44,7 +44,7 @@ def test_doctor(policy: Path) -> None:
     store(policy).close()
     code, found = doctor(policy, "--warm")
     assert code == 0, found
-    assert "schema version 1" in found["store"]["told"]
+    assert "schema version 2 of 2" in found["store"]["told"]
     assert found["python"]["state"] == found["langgraph"]["state"] == found["extra pii"]["state"] == "ok"
     assert found["policy stage.output"]["state"] == "note"
     assert run("doctor").exit_code == 0
