@@ -36,10 +36,7 @@ __all__ = ["SqliteStore"]
 
 _BUSY_SECONDS = 10.0
 _PAGE = 500
-# Every write puts whole pages into the write-ahead log, which waits for the disk each time its pages go to the file:
-# small pages, and many at a time, take half as long as SQLite's 4096 bytes and 1000.
-_PAGE_BYTES = 2048
-_PAGES_UNCHECKED = 4000
+_UNCHECKED = 4000  # pages in the write-ahead log: it waits for the disk each time that they go to the file
 _MIN_VERSION = (3, 37, 0)  # STRICT tables; RETURNING is older
 
 _LAST = "SELECT seq, hash FROM log WHERE run = ? ORDER BY seq DESC LIMIT 1"
@@ -144,10 +141,9 @@ class SqliteStore:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         db = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            db.execute(f"PRAGMA page_size = {_PAGE_BYTES}")  # a file that has tables keeps the size it was made with
             migrate(db)
             _enter_wal(db)
-            db.execute(f"PRAGMA wal_autocheckpoint = {_PAGES_UNCHECKED}")
+            db.execute(f"PRAGMA wal_autocheckpoint = {_UNCHECKED}")
             db.execute(f"PRAGMA synchronous = {'FULL' if self.blocking else 'NORMAL'}")
         except BaseException:
             db.close()
