@@ -113,7 +113,7 @@ class Budget:
     ...     asked = ModelCall("any", input_tokens=500, max_tokens=1000)
     ...     return Event(Stage.MODEL, Content(None), where=Where(run="r"), call=asked, key=key)
     >>> budget.reserve(call("1"), now=0.0)
-    Admitted(max_tokens=None, warning='')
+    Admitted(max_tokens=None, warning='', again=False)
     >>> budget.reserve(call("2"), now=0.0).code
     'budget.run.tokens'
     """
