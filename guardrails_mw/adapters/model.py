@@ -7,7 +7,7 @@ tracers, token handlers, streams and checkpoints see guarded data only. Tokens f
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal, cast
 from uuid import uuid4
@@ -32,7 +32,7 @@ from guardrails_mw.event import Stage
 from guardrails_mw.generation import Seat
 from guardrails_mw.seam import MODEL, Seam
 from guardrails_mw.verdict import Decision
-from guardrails_mw.wait import drive, drive_async, drive_each, drive_each_async
+from guardrails_mw.wait import Either, drive, drive_async, drive_each, drive_each_async
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -150,19 +150,28 @@ class GuardedChatModel(BaseChatModel):
 
     def generate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's: what `invoke` ends in, and what older code calls directly."""
-        if self._looks_after(messages):
-            return self._given(super().generate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entry, cleaned = drive(self._entering_all(messages))
-        with entry.standing():
-            return self._given(super().generate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
+        return drive(self._generating(messages, args, kwargs))
 
     async def agenerate(self, messages: list[list[BaseMessage]], *args: object, **kwargs: object) -> LLMResult:
         """Like the inner model's, with gates awaited instead of run in the loop's way."""
+        return await drive_async(self._generating(messages, args, kwargs))
+
+    async def _generating(
+        self, messages: list[list[BaseMessage]], args: Sequence[object], kwargs: Mapping[str, object]
+    ) -> LLMResult:
+        """The answers to messages that are read first, unless they were for the call that this is part of."""
+
+        def answers(read: list[list[BaseMessage]]) -> Either[LLMResult]:
+            return Either(
+                lambda: super(GuardedChatModel, self).generate(read, *args, **kwargs),  # type: ignore[arg-type]
+                lambda: super(GuardedChatModel, self).agenerate(read, *args, **kwargs),  # type: ignore[arg-type]
+            )
+
         if self._looks_after(messages):
-            return self._given(await super().agenerate(messages, *args, **kwargs))  # type: ignore[arg-type]
-        entry, cleaned = await drive_async(self._entering_all(messages))
+            return self._given(await answers(messages))
+        entry, cleaned = await self._entering_all(messages)
         with entry.standing():
-            return self._given(await super().agenerate(cleaned, *args, **kwargs))  # type: ignore[arg-type]
+            return self._given(await answers(cleaned))
 
     def _given(self, result: LLMResult) -> LLMResult:
         """The answers as LangChain made them up, known from now on as this guard's."""
@@ -179,8 +188,10 @@ class GuardedChatModel(BaseChatModel):
     def _looks_after(self, conversations: Sequence[Sequence[BaseMessage]]) -> bool:
         """Whether these were read for the call that this guard is looking after; another one may be made inside it."""
         entered = self._entered()
-        read = {id(message) for message in entered.reading.messages} if entered is not None else ()
-        return entered is not None and all(id(message) in read for each in conversations for message in each)
+        if entered is None:
+            return False
+        read = {id(message) for message in entered.reading.messages}
+        return all(id(message) in read for each in conversations for message in each)
 
     async def _entering(
         self, input: LanguageModelInput, config: RunnableConfig | None
