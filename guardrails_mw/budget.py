@@ -12,7 +12,6 @@ verdict, which nobody knows before. The real amount is charged even so, and the 
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -158,7 +157,7 @@ class Budget:
                 refused = self._refused(refusal, limits, now)
         return refused
 
-    def settle(self, event: Event, outcome: Outcome) -> bool:
+    def settle(self, event: Event, outcome: Outcome, now: float) -> bool:
         """Charge what a call used, however long it took; False when nothing is held under its key (any more).
 
         ``done`` charges the real amounts; what the outcome does not say (no token counts) is charged as
@@ -169,19 +168,15 @@ class Budget:
             return self._store.release(self._key(event))
         held = self._store.settle(self._key(event), spent := self._spent(_counted(event), outcome))
         if not held and outcome.resumed and spent["seconds"]:
-            again = f"{self._key(event)}|again|{secrets.token_hex(8)}"
-            self._charge(event, "seconds", spent["seconds"], again, time.time())
+            self.charge(event, "seconds", spent["seconds"], f"again|{event.key}|{secrets.token_hex(8)}", now)
         return held
 
     def charge(self, event: Event, unit: str, amount: int, key: str, now: float) -> None:
         """Count something that has happened already, once per key; caps do not stop it."""
-        self._charge(event, unit, amount, f"{self._prefix}{key}", now)
-
-    def _charge(self, event: Event, unit: str, amount: int, key: str, now: float) -> None:
         claims = [replace(claim, cap=_NO_CAP) for claim in self._claims(event, {unit: amount}, now, {})]
         if claims:
-            self._store.reserve(key, claims, now, self._terms.ttl)
-            self._store.settle(key, {unit: amount})
+            self._store.reserve(f"{self._prefix}{key}", claims, now, self._terms.ttl)
+            self._store.settle(f"{self._prefix}{key}", {unit: amount})
 
     def grant(self, event: Event, code: str, by: str, now: float) -> None:
         """Raise the cap that a reason code names by itself once more, for the account that this event counts against.

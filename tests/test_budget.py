@@ -53,7 +53,7 @@ class Runs:
         return (answer.code, answer.cap, answer.used, answer.asked) if isinstance(answer, Refused) else answer
 
     def settle(self, run: str, key: str, call: ModelCall | ToolCall, outcome: Outcome) -> bool:
-        return self.budget.settle(event(run, key, call), outcome)
+        return self.budget.settle(event(run, key, call), outcome, 0.0)
 
     def used(self, run: str) -> dict[str, int]:
         return self.budget.used(event(run, "k", TOOL), 0.0)[self.name]
@@ -360,7 +360,7 @@ def test_a_call_is_charged_to_the_window_it_began_in() -> None:
     assert isinstance(refused, Refused)
     assert dict(refused.facts) == {"cap": 150, "used": 150, "left": 0, "asked": 150, "resets": 86_400.0}
     assert b.reserve(early, 86_400.0) == Admitted()
-    assert b.settle(late, done(0.0, (1, 2)))
+    assert b.settle(late, done(0.0, (1, 2)), 86_400.0)
     assert b.used(early, 86_399.0) == {"daily": {"tokens": 3}}
     assert b.used(early, 86_400.0) == {"daily": {"tokens": 150}}
 

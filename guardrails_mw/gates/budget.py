@@ -74,7 +74,7 @@ class BudgetGate(HoldingGate):
 
     def settle(self, event: Event, outcome: Outcome) -> None:
         """Charge what the call used, and keep it; see `Budget.settle`."""
-        self._budget.settle(event, outcome)
+        self._budget.settle(event, outcome, self._clock())
         if self._ledger is None or outcome.status == "released":
             return
         used, usd = None, None

@@ -37,7 +37,7 @@ __all__ = ["SqliteStore"]
 _BUSY_SECONDS = 10.0
 _PAGE = 500
 _UNCHECKED = 4000  # pages in the write-ahead log: it waits for the disk each time that they go to the file
-_MIN_VERSION = (3, 37, 0)  # STRICT tables; RETURNING is older
+_MIN_VERSION = (3, 38, 0)  # JSON functions, which a migration needs, are always there; STRICT tables are older
 
 _LAST = "SELECT seq, hash FROM log WHERE run = ? ORDER BY seq DESC LIMIT 1"
 _APPEND = "INSERT INTO log (run, seq, key, at, kind, body, prev, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"

@@ -193,7 +193,7 @@ def test_what_is_held_is_the_dearest_that_it_can_be(rates: Mapping[str, str], us
     asked = [Event(Stage.MODEL, Content(None), call=ModelCall("m", 100, 1000), key=str(n)) for n in range(4)]
     admitted = [event for event in asked if not isinstance(budget.reserve(event, 0.0), Refused)]
     for event in admitted:
-        budget.settle(event, Outcome("done", 0.0, usage))
+        budget.settle(event, Outcome("done", 0.0, usage), 0.0)
     assert budget.used(asked[0], 0.0)["all"]["usd"] <= 3 * cost
     assert admitted
 
